@@ -1,0 +1,42 @@
+"""Errors whose message is meant for the person at the keyboard: what was wrong, where, and what to do.
+
+The command line prints these without a traceback and exits with status 2; any other exception is a defect of ours or of a plugin.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(BenchError):
+    """A suite file, a parameter or a name is wrong."""
+
+
+class DataError(BenchError):
+    """A data file is missing or malformed."""
+
+
+class ModelError(BenchError):
+    """A model folder or hub name does not load."""
+
+
+class PluginError(BenchError):
+    """A plugin breaks its contract (wrong shape, dropped rows, changed model)."""
+
+
+class StoreError(BenchError):
+    """A store entry cannot be read or written."""
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` or the list of what there is."""
+    options = sorted(options)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" There is: {', '.join(options)}." if options else ""

@@ -1,0 +1,111 @@
+"""One small record a cell: what was run, on what, with what outcome. Numbers are derived from the per-sample outcomes beside it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """How a cell ended. The four failures are four different things and are never averaged over."""
+
+    OK = "ok"
+    NOT_APPLICABLE = "not_applicable"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    """A stage that this cell needs failed elsewhere."""
+    NOT_RUN = "not_run"
+
+
+class Coordinates(BaseModel):
+    """Where a cell stands in the matrix: labels as the board shows them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    model: str
+    attack: str
+    defense: str
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        """A name fit for files and nox sessions."""
+        return "-".join([self.task, self.model, self.attack, self.defense.replace("/", "."), f"s{self.seed}"])
+
+
+class PluginUse(BaseModel):
+    """A plugin as it was used: parameters given and effective, version, digest of its source."""
+
+    name: str
+    family: str
+    version: int
+    given: dict[str, Any] = Field(default_factory=dict)
+    effective: dict[str, Any] = Field(default_factory=dict)
+    source: str = ""
+
+
+class PoisonFacts(BaseModel):
+    """What the attack really did (counts, not nominal rates)."""
+
+    train: int
+    poisoned: int
+    refused: int
+    eligible: int
+    applicable: int
+    unseen: int
+    visible_train: float | None = None
+    description: str = ""
+    tokens: list[str] = Field(default_factory=list)
+
+
+class CostFacts(BaseModel):
+    """What a cell's own stages cost (a shared victim is counted where it was trained).
+
+    Wall-clock and memory lie beside the record (``timings``), since a record is byte-identical however it was executed.
+    """
+
+    forward_tokens: int = 0
+    backward_tokens: int = 0
+    forward_passes: int = 0
+    clean_samples: int = 0
+
+
+class Record(BaseModel):
+    """The stored result of one cell (``schema_version`` says how to read it)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    suite: str
+    coordinates: Coordinates
+    status: Status
+    reason: str = ""
+    traceback: str = ""
+    task_kind: str = ""
+    metric: str = ""
+    family: str = ""
+    """Of the defense: filter, training, repair, screen, or none."""
+    knows: list[str] = Field(default_factory=list)
+    """Badges: what the defense was allowed to know."""
+    plugins: dict[str, PluginUse] = Field(default_factory=dict)
+    keys: dict[str, str] = Field(default_factory=dict)
+    """Store key of each stage that went into the cell."""
+    data_digest: str = ""
+    seeds: dict[str, int] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    goal: dict[str, Any] = Field(default_factory=dict)
+    policy: dict[str, Any] = Field(default_factory=dict)
+    poison: PoisonFacts | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """What the defense reports of itself (inverted trigger, traces)."""
+    suspect: float | None = None
+    cost: CostFacts = Field(default_factory=CostFacts)
+    packages: dict[str, str] = Field(default_factory=dict)
+    device: str = "cpu"
+    command: str = ""
+    """The one command that reproduces the cell."""
