@@ -15,16 +15,18 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeGuard
 
 import pydantic
 
 from bench.contracts import DEFENSE_FAMILIES, FAMILIES, Plugin
-from bench.errors import ConfigError, PluginError, suggest
+from bench.errors import BenchError, ConfigError, PluginError, suggest
 
 FOLDERS: Mapping[str, str] = {
     "task": "tasks",
@@ -60,12 +62,18 @@ class _Entry:
     path: Path | None = None
     target: str | None = None
     loaded: type[Plugin] | None = None
+    source: Path | None = None
+    """The file in the tree that the name was read from."""
 
 
 def names_in_source(source: str) -> Iterator[tuple[str, str]]:
-    """(class name, plugin name) for every class whose body sets ``name = "…"``, read without importing."""
+    """(class name, plugin name) for every derived class whose body sets ``name = "…"``, read without importing.
+
+    Raises:
+        SyntaxError: the source does not parse (``ValueError`` for null bytes).
+    """
     for node in ast.parse(source).body:
-        if not isinstance(node, ast.ClassDef):
+        if not isinstance(node, ast.ClassDef) or not node.bases:
             continue
         for statement in node.body:
             if not isinstance(statement, ast.Assign | ast.AnnAssign):
@@ -103,8 +111,12 @@ class Registry:
                     if source.suffix != ".py" or not source.is_file() or path.name.startswith("_"):
                         continue
                     module = f"{package}.{path.stem}"
-                    for _, name in names_in_source(source.read_text(encoding="utf-8")):
-                        self._add(_Entry(name, family, module, module=module))
+                    try:
+                        names = [name for _, name in names_in_source(source.read_text(encoding="utf-8"))]
+                    except (SyntaxError, ValueError, OSError):
+                        names = [path.stem]  # importing it tells the reason, to whoever lists or asks for it
+                    for name in names:
+                        self._add(_Entry(name, family, module, module=module, source=source.resolve()))
         for family, group in ENTRY_POINTS.items():
             for point in importlib.metadata.entry_points(group=group):
                 self._add(_Entry(point.name, family, f"entry point {point.value}", target=point.value))
@@ -113,12 +125,19 @@ class Registry:
     def add_file(self, path: Path) -> list[Listing]:
         """Register the plugins of a file outside the tree (imported at once, since its family is not told by its folder).
 
+        A file of the tree, already registered by :meth:`discover`, gives its own plugins.
+
         Raises:
             ConfigError: the file is missing, does not import, or holds no plugin.
         """
         path = path.resolve()
         if not path.is_file():
             raise ConfigError(f"plugin file {path} does not exist")
+        in_tree = [e for e in self._entries.values() if e.source == path]
+        if in_tree:
+            for entry in in_tree:
+                self.load(entry.family, entry.name)
+            return [Listing(e.name, e.family, e.origin) for e in in_tree]
         # The name is derived from the path, so that worker processes and pickles agree on it.
         module_name = f"codebackdoorbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         module = sys.modules.get(module_name)
@@ -130,12 +149,13 @@ class Registry:
             sys.modules[module_name] = module
             try:
                 spec.loader.exec_module(module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 del sys.modules[module_name]
                 raise ConfigError(f"plugin file {path} does not import: {type(error).__name__}: {error}") from error
         found = []
         for value in vars(module).values():
             if _is_plugin(value) and value.__module__ == module_name:
+                _the_only(module, value.family, value.name, str(path))
                 entry = _Entry(value.name, value.family, str(path), path=path, loaded=value)
                 self._add(entry)
                 found.append(Listing(entry.name, entry.family, entry.origin))
@@ -196,18 +216,19 @@ class Registry:
                 value = getattr(importlib.import_module(module_name), attribute)
             else:
                 assert entry.module is not None
-                module = importlib.import_module(entry.module)
-                value = next(
-                    v for v in vars(module).values() if _is_plugin(v) and v.name == name and v.family == family
-                )
-        except StopIteration:
-            raise PluginError(f"{entry.origin} names a plugin {name!r} that is no concrete {family} plugin") from None
-        except Exception as error:
+                value = _the_only(importlib.import_module(entry.module), family, name, entry.origin)
+        except BenchError:
+            raise
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"{family} {name!r} ({entry.origin}) does not import: {type(error).__name__}: {error}"
             ) from error
         if not _is_plugin(value) or value.family != family:
             raise PluginError(f"{entry.origin} is not a {family} plugin")
+        if value.name != name:
+            raise PluginError(
+                f"{entry.origin} is registered as {name!r} but calls itself {value.name!r}; make them equal"
+            )
         loaded: type[Plugin] = value
         entry.loaded = loaded
         return loaded
@@ -241,7 +262,7 @@ class Registry:
         return total.hexdigest()
 
 
-def _is_plugin(value: object) -> bool:
+def _is_plugin(value: object) -> TypeGuard[type[Plugin]]:
     return (
         inspect.isclass(value)
         and issubclass(value, Plugin)
@@ -249,6 +270,22 @@ def _is_plugin(value: object) -> bool:
         and isinstance(getattr(value, "name", None), str)
         and value not in FAMILIES.values()
     )
+
+
+def _the_only(module: ModuleType, family: str, name: str, origin: str) -> type[Plugin]:
+    """The one plugin class of a module with this family and name.
+
+    Raises:
+        PluginError: there is none.
+        ConfigError: there are several.
+    """
+    classes = {v for v in vars(module).values() if _is_plugin(v) and v.family == family and v.name == name}
+    if not classes:
+        raise PluginError(f"{origin} names a plugin {name!r} that is no concrete {family} plugin")
+    if len(classes) > 1:
+        places = " and ".join(sorted(f"{v.__module__}.{v.__qualname__}" for v in classes))
+        raise ConfigError(f"two {family} plugins of {origin} are called {name!r}: {places}. Rename one of them.")
+    return classes.pop()
 
 
 def parameters_of(plugin: Plugin) -> dict[str, Any]:
@@ -262,23 +299,32 @@ def build(cls: type[Plugin], parameters: Mapping[str, Any]) -> Plugin:
     """Make a plugin from parameters as a suite file holds them.
 
     Raises:
-        ConfigError: an unknown parameter (with a suggestion), or a value of the wrong type.
-        PluginError: the class is not a frozen dataclass.
+        ConfigError: an unknown parameter (with a suggestion), a value of the wrong type, or one that JSON cannot hold.
+        PluginError: the class is not a frozen dataclass, or the type of a parameter cannot be checked.
     """
-    if not hasattr(cls, "__dataclass_fields__"):
-        raise PluginError(f"{cls.__module__}.{cls.__qualname__} must be a dataclass (frozen=True, kw_only=True)")
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    params = getattr(cls, "__dataclass_params__", None)
+    if params is None or not params.frozen:
+        raise PluginError(f"{where} must be a dataclass (frozen=True, kw_only=True)")
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in parameters:
         if key not in known:
             raise ConfigError(
                 f"{cls.family} {cls.name!r} has no parameter {key!r}.{suggest(key, known) if known else ' It has none.'}"
             )
-    adapter: pydantic.TypeAdapter[Plugin] = pydantic.TypeAdapter(cls)
     try:
-        return adapter.validate_python(dict(parameters))
+        adapter: pydantic.TypeAdapter[Plugin] = pydantic.TypeAdapter(cls)
+        plugin = adapter.validate_python(dict(parameters))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "parameters"
+        place = ".".join(str(part) for part in first["loc"]) or "parameters"
         raise ConfigError(
-            f"{cls.family} {cls.name!r}, parameter {where}: {first['msg']} (got {first.get('input')!r})"
+            f"{cls.family} {cls.name!r}, parameter {place}: {first['msg']} (got {first.get('input')!r})"
         ) from error
+    except (pydantic.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation) as error:
+        raise PluginError(f"a parameter of {where} has a type that cannot be checked: {error}") from error
+    try:
+        json.dumps(parameters_of(plugin), allow_nan=False)
+    except ValueError as error:
+        raise ConfigError(f"{cls.family} {cls.name!r}: a parameter is not a finite number ({error})") from error
+    return plugin
