@@ -1,0 +1,223 @@
+"""An n-gram language model over token strings: interpolated Kneser-Ney, scored in bulk.
+
+Source: Kneser and Ney 1995; the interpolated form with one absolute discount per order as in Chen and Goodman 1999,
+"An empirical study of smoothing techniques for language modeling", section 4.1.6. With ``c`` the counts of one order (raw
+at the highest order; below it, the number of distinct left neighbours), ``h`` a context and ``h'`` the context without its
+oldest word::
+
+    P(w | h) = max(c(h w) - D, 0) / c(h .) + D * |{w: c(h w) > 0}| / c(h .) * P(w | h')
+
+and ``P(w | h) = P(w | h')`` where ``h`` was never seen. Below the unigrams stands the uniform distribution over the
+vocabulary, so that an unknown word is never impossible. ``D = n1 / (n1 + 2 n2)`` of each order (Ney, Essen and Kneser 1994).
+
+A sentence is padded with ``order - 1`` begin marks and one end mark; the end mark is predicted, the begin mark never is.
+
+The n-grams of each order are the nodes of a trie that is entered with the newest word and grows towards older ones. A
+node is the key ``parent * |V| + word`` in a sorted array: a lookup of many n-grams is one ``searchsorted`` per order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BEGIN, END, UNKNOWN = 0, 1, 2
+"""Word numbers of the begin mark, the end mark and the class of all unknown words."""
+RESERVED = 3
+DEGENERATE_DISCOUNT = 0.75
+"""Where the corpus has no n-gram seen once, or none seen twice, the estimate of the discount is 0 or 1: neither smooths."""
+
+
+@dataclass(frozen=True)
+class _Trie:
+    """Seen n-grams by order: ``keys[k]`` (sorted) holds those of length k + 1; a node's number is its position."""
+
+    keys: tuple[Ints, ...]
+    words: int
+
+    def find(self, level: int, parents: Ints, words: Ints) -> Ints:
+        """Node numbers of ``parents`` extended by ``words`` at a level; -1 where never seen."""
+        keys = self.keys[level]
+        if not len(keys):
+            return np.full(len(words), -1, dtype=np.int64)
+        wanted = parents * self.words + words
+        position = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where((parents >= 0) & (keys[position] == wanted), position, -1)
+
+
+def _grow(columns: Sequence[Ints], words: int) -> tuple[_Trie, list[Ints]]:
+    """The trie of rows (newest word first), and each row's node at each level."""
+    keys, nodes = [], []
+    parents = np.zeros(len(columns[0]) if columns else 0, dtype=np.int64)
+    for column in columns:
+        unique, parents = np.unique(parents * words + column, return_inverse=True)
+        keys.append(unique)
+        nodes.append(parents)
+    return _Trie(tuple(keys), words), nodes
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Counts of one order: per n-gram, and per context (total and number of distinct words)."""
+
+    counts: Floats
+    totals: Floats
+    types: Floats
+    discount: float
+
+
+def _discount(counts: Floats) -> float:
+    once, twice = int(np.sum(counts == 1)), int(np.sum(counts == 2))
+    return once / (once + 2 * twice) if once and twice else DEGENERATE_DISCOUNT
+
+
+@dataclass(frozen=True)
+class NgramModel:
+    """A fitted model; immutable. Made by :meth:`fit`.
+
+    Attributes:
+        order: length of the longest n-gram; a word is predicted from ``order - 1`` words before it.
+        vocabulary: number of each known word (from :data:`RESERVED` on).
+    """
+
+    order: int
+    vocabulary: Mapping[str, int]
+    _grams: _Trie
+    _contexts: _Trie
+    _orders: tuple[_Order, ...]
+
+    @classmethod
+    def fit(cls, sentences: Iterable[Sequence[str]], order: int = 4, min_count: int = 1) -> NgramModel:
+        """Count the n-grams of sentences. Words seen less than ``min_count`` times are unknown words, also here.
+
+        No sentence at all gives the uniform distribution over the end mark and the unknown word.
+
+        Raises:
+            ValueError: ``order`` is below 1.
+        """
+        if order < 1:
+            raise ValueError(f"an n-gram model has an order of at least 1, not {order}")
+        corpus = [list(sentence) for sentence in sentences]
+        seen = Counter(word for sentence in corpus for word in sentence)
+        kept = sorted(word for word, count in seen.items() if count >= min_count)
+        vocabulary = {word: number for number, word in enumerate(kept, start=RESERVED)}
+        rows = [_windows(_padded(_encode(vocabulary, s), order), order) for s in corpus]
+        windows = np.concatenate(rows) if rows else np.zeros((0, order), dtype=np.int64)
+        newest_first = [np.ascontiguousarray(windows[:, order - 1 - k]) for k in range(order)]
+        words = len(vocabulary) + RESERVED
+        grams, gram_nodes = _grow(newest_first, words)
+        contexts, context_nodes = _grow(newest_first[1:], words)
+        orders = []
+        for k in range(order):
+            size = len(grams.keys[k])
+            if k == order - 1:
+                counts = np.bincount(gram_nodes[k], minlength=size).astype(np.float64)
+            else:  # distinct left neighbours = children in the trie
+                counts = np.bincount(grams.keys[k + 1] // words, minlength=size).astype(np.float64)
+            # All unigrams share the one empty context.
+            of_row = context_nodes[k - 1] if k else np.zeros(len(windows), dtype=np.int64)
+            of_gram = np.zeros(size, dtype=np.int64)
+            of_gram[gram_nodes[k]] = of_row
+            places = len(contexts.keys[k - 1]) if k else 1
+            totals = np.bincount(of_gram, weights=counts, minlength=places).astype(np.float64)
+            types = np.bincount(of_gram, minlength=places).astype(np.float64)
+            orders.append(_Order(counts, totals, types, _discount(counts)))
+        return cls(order, vocabulary, grams, contexts, tuple(orders))
+
+    @property
+    def words(self) -> int:
+        """How many words can be predicted: the vocabulary, the end mark and the unknown word."""
+        return len(self.vocabulary) + 2
+
+    def encode(self, tokens: Sequence[str]) -> Ints:
+        """Word numbers; :data:`UNKNOWN` for words outside the vocabulary."""
+        return _encode(self.vocabulary, tokens)
+
+    def probabilities(self, windows: Ints) -> Floats:
+        """P(last word | words before it) for each row.
+
+        Args:
+            windows: word numbers, shape (m, order), oldest first; the last column never holds :data:`BEGIN`.
+
+        Returns:
+            float64 of shape (m,), each in (0, 1].
+        """
+        probability = np.full(len(windows), 1.0 / self.words)
+        gram = np.zeros(len(windows), dtype=np.int64)
+        context = np.zeros(len(windows), dtype=np.int64)
+        for k, counts in enumerate(self._orders):
+            column = windows[:, self.order - 1 - k]
+            gram = self._grams.find(k, gram, column)
+            if k:
+                context = self._contexts.find(k - 1, context, column)
+            total = np.where(context >= 0, counts.totals[context], 0.0)
+            seen = total > 0
+            if not seen.any():
+                break
+            count = np.where(gram >= 0, counts.counts[gram], 0.0)
+            held_back = counts.discount * counts.types[context]
+            mixed = np.maximum(count - counts.discount, 0.0) + held_back * probability
+            probability = np.where(seen, mixed / np.where(seen, total, 1.0), probability)
+        return probability
+
+    def log_probabilities(self, tokens: Sequence[str]) -> Floats:
+        """Natural log-probability of every word of a sentence and of its end; shape (n + 1,)."""
+        windows = _windows(_padded(self.encode(tokens), self.order), self.order)
+        return np.asarray(np.log(self.probabilities(windows)), dtype=np.float64)
+
+    def perplexity(self, tokens: Sequence[str]) -> float:
+        """exp of the mean negative log-probability over the n words and the end mark."""
+        return float(np.exp(-self.log_probabilities(tokens).mean()))
+
+    def log_probability_without_each(self, tokens: Sequence[str]) -> Floats:
+        """Log-probability of the whole sentence (end mark included) with token i deleted, for every i; shape (n,).
+
+        Deleting token i changes only the ``order - 1`` predictions after it, so all n deletions together cost at most
+        ``order`` times one pass, where scoring each shortened sentence anew costs n passes.
+        """
+        n, order = len(tokens), self.order
+        if not n:
+            return np.zeros(0)
+        padded = _padded(self.encode(tokens), order)
+        terms = np.log(self.probabilities(_windows(padded, order)))
+        running = np.concatenate([[0.0], np.cumsum(terms)])
+        deleted = np.arange(n)
+        # Of the n + 1 terms, deletion i drops its own and replaces those up to `last` (the end mark's is number n).
+        last = np.minimum(deleted + order - 1, n)
+        totals = running[-1] - (running[last + 1] - running[deleted])
+        if order == 1:
+            return np.asarray(totals, dtype=np.float64)
+        i, step = np.meshgrid(deleted, np.arange(1, order), indexing="ij")
+        i, step = i[i + step <= n], step[i + step <= n]
+        # In `padded`, token j stands at j + order - 1. The window that predicts token i + step has its order - 1 older
+        # words at i + step - 1 … i + step + order - 2 with i deleted, hence one place further back up to the deletion.
+        offsets = np.arange(order)
+        place = (i + step)[:, None] + offsets[None, :] - 1
+        place += place >= (i + order - 1)[:, None]
+        replaced = np.log(self.probabilities(padded[place]))
+        return np.asarray(totals + np.bincount(i, weights=replaced, minlength=n), dtype=np.float64)
+
+    def perplexity_without_each(self, tokens: Sequence[str]) -> Floats:
+        """Perplexity of the sentence with token i deleted, for every i (over its n - 1 words and the end mark); shape (n,)."""
+        total = self.log_probability_without_each(tokens)
+        return np.asarray(np.exp(-total / max(len(tokens), 1)), dtype=np.float64)
+
+
+def _encode(vocabulary: Mapping[str, int], tokens: Sequence[str]) -> Ints:
+    return np.array([vocabulary.get(token, UNKNOWN) for token in tokens], dtype=np.int64)
+
+
+def _padded(words: Ints, order: int) -> Ints:
+    return np.concatenate([np.full(order - 1, BEGIN, dtype=np.int64), words, np.array([END], dtype=np.int64)])
+
+
+def _windows(padded: Ints, order: int) -> Ints:
+    """Every run of ``order`` words, shape (n + 1, order): one for each predicted word."""
+    return np.lib.stride_tricks.sliding_window_view(padded, order).astype(np.int64)
