@@ -127,6 +127,14 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def input_digest(sample: Sample) -> str:
+    """sha256 (hex) of what a screen is asked about: the id and the programs, whatever is hidden of the rest.
+
+    A triggered input keeps the id of the clean one, so that ids cannot tell the two apart; these digests do.
+    """
+    return digest_of({"id": sample.id, "programs": list(sample.programs)})
+
+
 def digest_samples(samples: Iterable[Sample]) -> str:
     """sha256 (hex) over samples in their order."""
     total = hashlib.sha256()
