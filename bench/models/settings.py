@@ -1,0 +1,72 @@
+"""What a suite may say about a model and about its training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Pooling = Literal["auto", "first", "mean", "last"]
+"""How token vectors become one vector.
+
+``first`` takes the first token (CLS), ``mean`` averages over the real tokens, ``last`` takes the last real token, which for an
+encoder-decoder is the decoder's vector at the closing ``</s>`` (as CodeT5's published defect head does). ``auto``: ``last``
+for an encoder-decoder, ``mean`` for code search, ``minilm`` and ``tiny``, otherwise ``first``.
+"""
+
+
+class ModelSettings(BaseModel):
+    """Architecture and window of a model.
+
+    Attributes:
+        window: tokens of a program that the model sees, special tokens included.
+        query_window: tokens of a natural-language query that it sees, special tokens included.
+        pooling: see :data:`Pooling`.
+        pair_head: how two program vectors u, v are joined: ``difference`` gives (u, v, |u - v|, u * v),
+            ``concat`` gives (u, v) as published with CodeXGLUE's clone detection baseline.
+        layers: of ``tiny``.
+        hidden: width of ``tiny``.
+        heads: attention heads of ``tiny``.
+        vocabulary: entries of the byte-level BPE that ``tiny`` trains.
+        dropout: of the head, and of the hidden layers of ``tiny``.
+        revision: commit or tag of a model named on the Hugging Face hub; required there, ignored elsewhere.
+        batch_tokens: padded tokens in one batch at inference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int = Field(default=128, ge=4)
+    query_window: int = Field(default=32, ge=4)
+    pooling: Pooling = "auto"
+    pair_head: Literal["difference", "concat"] = "difference"
+    layers: int = Field(default=2, ge=1)
+    hidden: int = Field(default=128, ge=4)
+    heads: int = Field(default=4, ge=1)
+    vocabulary: int = Field(default=8000, ge=300)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    revision: str | None = None
+    batch_tokens: int = Field(default=8192, ge=1)
+
+
+class TrainingSettings(BaseModel):
+    """How a model is trained (AdamW, linear decay after a linear warm-up).
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: samples in a step.
+        learning_rate: peak; ``None`` means 5e-4 for ``tiny``, which starts from nothing, and 5e-5 for pretrained models.
+        warmup: share of all steps in [0, 1).
+        weight_decay: of AdamW; not applied to biases and layer norms.
+        max_grad_norm: gradients are clipped to this norm; 0 switches clipping off.
+        scale: code search: cosines are multiplied by it before the in-batch softmax.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=3, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    max_grad_norm: float = Field(default=1.0, ge=0.0)
+    scale: float = Field(default=20.0, gt=0)

@@ -1,0 +1,369 @@
+"""The harness's trainer: the Trainer of ``transformers`` with length grouping, seeds by axis and nothing left behind."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset, Sampler
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from bench.context import Context, axis_seed
+from bench.contracts import TaskInfo, TaskKind
+from bench.errors import ConfigError, DataError
+from bench.models.handles import WhiteBox
+from bench.models.network import CodeNetwork
+from bench.models.settings import TrainingSettings
+from bench.models.tokens import pad
+from bench.samples import Sample
+
+Objective = Callable[[Tensor, Tensor, float, Sequence[str]], Tensor]
+"""(logits (n, classes), labels (n,), progress in epochs, sample ids) -> scalar loss.
+
+Per-sample weights and schedules are functions of the ids and the progress, which counts epochs done: 0.0 at the first step.
+For code search the logits are the scaled in-batch similarities (n queries, n programs) and the labels 0 … n-1.
+"""
+
+FRESH_RATE = 5e-4
+PRETRAINED_RATE = 5e-5
+GROUPED_BATCHES = 16
+"""Batches are cut from runs of this many that were sorted by length: little padding, and still a random mix."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, progress: float, ids: Sequence[str]) -> Tensor:
+    """The objective used where a plugin gives none."""
+    return functional.cross_entropy(logits, labels)
+
+
+class Trainer:
+    """Trains models for the harness and for plugins; built by the harness, found at ``context.trainer``.
+
+    Attributes:
+        settings: defaults of every fit.
+        history: of the last fit, one dictionary an epoch: ``epoch`` (from 1), ``loss`` (mean over its steps), the task's metric
+            on the validation data, and ``chosen`` (this epoch's weights were returned).
+    """
+
+    def __init__(self, settings: TrainingSettings, valid: Sequence[Sample], context: Context) -> None:
+        self.settings = settings
+        self.history: list[dict[str, Any]] = []
+        self._valid = tuple(valid)
+        self._context = context
+
+    def fit(
+        self,
+        model: WhiteBox,
+        samples: Sequence[Sample],
+        *,
+        axis: str,
+        objective: Objective | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        parameters: Literal["all", "head"] = "all",
+        select_best: bool = True,
+    ) -> WhiteBox:
+        """Train a copy of ``model`` and return it; ``model`` itself stays as it was.
+
+        The result depends on the weights that come in, the samples in their order, the arguments and the seed of ``axis``; the
+        global generators are left as they were found. With no samples or no epochs the copy comes back untrained.
+
+        Args:
+            model: where training starts.
+            samples: the training data.
+            axis: seed axis of the order of the samples and of dropout.
+            objective: the loss; cross-entropy by default.
+            epochs: instead of the settings'.
+            learning_rate: instead of the settings'.
+            batch_size: instead of the settings'.
+            parameters: ``head`` trains the head and freezes the encoder.
+            select_best: return the epoch that is best on the validation data by the task's metric (the first among equals)
+                instead of the last one; without validation data it is the last.
+
+        Raises:
+            DataError: a sample lacks a label or query, its label is no class of the task, or it has the wrong number of programs.
+            ConfigError: ``head`` for code search, which has no head.
+        """
+        self.history = []
+        epochs = self.settings.epochs if epochs is None else epochs
+        batch_size = batch_size or self.settings.batch_size
+        trained = model.copy()
+        frozen = _freeze(trained.network, parameters)
+        batches = _Batches(trained, samples)
+        if not samples or not epochs:
+            return trained
+        rate = learning_rate or self.settings.learning_rate or (FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE)
+        seed = axis_seed(self._context.seeds, axis, "fit")
+        best = _BestEpoch(self, trained, self._valid if select_best else (), self.history)
+        self._context.scratch.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=self._context.scratch) as folder,
+            _global_state_kept(trained.device),
+        ):
+            loop = _Loop(
+                model=trained.network,
+                args=self._arguments(folder, seed, epochs, rate, batch_size, trained.device),
+                train_dataset=batches,
+                data_collator=batches.collate,
+                callbacks=[best, _Progress(self._context)],
+            )
+            loop.lend(
+                trained, batches, objective or cross_entropy, self.settings.scale, seed, backward=parameters == "all"
+            )
+            loop.train()
+        best.restore()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        trained.network.zero_grad(set_to_none=True)
+        trained.network.to(trained.device).eval()
+        return trained
+
+    def _arguments(
+        self, folder: str, seed: int, epochs: int, rate: float, batch_size: int, device: torch.device
+    ) -> TrainingArguments:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            seed=seed % 2**32,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=batch_size,
+            learning_rate=rate,
+            lr_scheduler_type="linear",
+            warmup_steps=self.settings.warmup,
+            weight_decay=self.settings.weight_decay,
+            max_grad_norm=self.settings.max_grad_norm,
+            optim="adamw_torch_fused",
+            use_cpu=device.type == "cpu",
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            logging_nan_inf_filter=False,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=False,
+        )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # one device: DataParallel would change the result with the machine
+        return arguments
+
+    def metric(self, model: WhiteBox, samples: Sequence[Sample]) -> float:
+        """The task's clean metric on labelled samples, in [0, 1]; NaN where the model's outputs are not finite.
+
+        Accuracy; F1 of class 1; or the mean reciprocal rank of each query's own program among all programs of ``samples``.
+        """
+        return _metric(model, samples)
+
+
+def _metric(model: WhiteBox, samples: Sequence[Sample]) -> float:
+    if model.info.metric == "mrr":
+        outputs = model.embed_queries(samples) @ model.embed_programs(samples).T
+        if not np.isfinite(outputs).all():
+            return float("nan")
+        own = np.diagonal(outputs)[:, None]
+        return float((1.0 / (1 + (outputs > own).sum(axis=1))).mean())
+    outputs = model.predict(samples)
+    if not np.isfinite(outputs).all():
+        return float("nan")
+    predicted = outputs.argmax(axis=1)
+    labels = np.array([s.label for s in samples])
+    if model.info.metric == "accuracy":
+        return float((predicted == labels).mean())
+    hits = int(((predicted == 1) & (labels == 1)).sum())
+    claims = int((predicted == 1).sum()) + int((labels == 1).sum())
+    return 2 * hits / claims if claims else 0.0
+
+
+class _Batches(Dataset[int]):
+    """The training data, tokenised once; an item is its own index, and a batch is made from indices."""
+
+    def __init__(self, model: WhiteBox, samples: Sequence[Sample]) -> None:
+        self._pad_id = model.pad_id
+        self.ids = [s.id for s in samples]
+        self.search = model.info.kind is TaskKind.SEARCH
+        self.labels = np.array([_label(s, model.info) for s in samples], dtype=np.int64)
+        texts = [[s.query or "" for s in samples]] if self.search else []
+        windows = [model.query_window] if self.search else []
+        for side in range(2 if model.info.kind is TaskKind.PAIRS else 1):
+            texts.append([s.programs[side] for s in samples])
+            windows.append(model.window)
+        self.sides: list[list[NDArray[np.int64]]] = [
+            [np.array(row, dtype=np.int64) for row in model.token_ids(part, window)]
+            for part, window in zip(texts, windows, strict=True)
+        ]
+        self.lengths = [max(len(row) for row in rows) for rows in zip(*self.sides, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, index: list[int]) -> dict[str, Any]:
+        labels = np.arange(len(index)) if self.search else self.labels[index]
+        sides = [pad([side[i] for i in index], self._pad_id) for side in self.sides]
+        return {"labels": torch.from_numpy(labels), "sides": sides, "index": index}
+
+
+def _label(sample: Sample, info: TaskInfo) -> int:
+    programs = 2 if info.kind is TaskKind.PAIRS else 1
+    if len(sample.programs) != programs:
+        raise DataError(
+            f"task {info.name!r} needs {programs} program(s) a sample, sample {sample.id!r} has {len(sample.programs)}"
+        )
+    if info.kind is TaskKind.SEARCH:
+        if sample.query is None:
+            raise DataError(f"sample {sample.id!r} has no query to train on")
+        return -1
+    if sample.label is None or not 0 <= sample.label < len(info.labels):
+        raise DataError(
+            f"sample {sample.id!r} has label {sample.label!r}; task {info.name!r} has classes 0 to {len(info.labels) - 1}"
+        )
+    return sample.label
+
+
+class _ByLength(Sampler[int]):
+    """A new random order each epoch in which the rows of a batch have similar lengths and the batches come in random order."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> None:
+        self._lengths, self._size, self._generator = lengths, batch_size, generator
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(len(self._lengths), generator=self._generator).tolist()
+        run = self._size * GROUPED_BATCHES
+        whole, rest = [], []
+        for start in range(0, len(order), run):
+            part = sorted(order[start : start + run], key=lambda i: self._lengths[i])
+            cuts = [part[i : i + self._size] for i in range(0, len(part), self._size)]
+            for batch in cuts:
+                (whole if len(batch) == self._size else rest).append(batch)
+        for at in torch.randperm(len(whole), generator=self._generator).tolist():
+            yield from whole[at]
+        # A short batch anywhere but at the end would shift the borders of all that follow.
+        for batch in rest:
+            yield from batch
+
+
+class _Loop(transformers.Trainer):
+    """The Trainer of ``transformers`` with the harness's order of samples, loss and counters."""
+
+    def lend(
+        self, handle: WhiteBox, batches: _Batches, objective: Objective, scale: float, seed: int, *, backward: bool
+    ) -> None:
+        self.remove_callback(PrinterCallback)
+        self._handle, self._batches, self._objective, self._scale = handle, batches, objective, scale
+        self._order = torch.Generator().manual_seed(seed)
+        self._backward = backward
+        self.losses: list[Tensor] = []
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return _ByLength(self._batches.lengths, self.args.train_batch_size, self._order)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        network = cast(CodeNetwork, model)
+        device = network.embedding.weight.device
+        sides = [side.to(device) for side in inputs["sides"]]
+        logits = network(*sides)
+        if self._batches.search:
+            logits = logits * self._scale
+        ids = [self._batches.ids[i] for i in inputs["index"]]
+        loss = self._objective(logits, inputs["labels"].to(device), float(self.state.epoch or 0.0), ids)
+        tokens = sum(side.ids.numel() for side in sides)
+        self._handle.cost.forward(tokens)
+        if self._backward:
+            self._handle.cost.backward(tokens)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, _BestEpoch):
+                callback.losses.append(loss.detach())
+        return (loss, logits) if return_outputs else loss
+
+
+class _BestEpoch(TrainerCallback):
+    """Judges each epoch on the validation data and remembers the best weights, in memory."""
+
+    def __init__(
+        self, trainer: Trainer, model: WhiteBox, valid: Sequence[Sample], history: list[dict[str, Any]]
+    ) -> None:
+        self.losses: list[Tensor] = []
+        self._trainer, self._model, self._valid, self._history = trainer, model, valid, history
+        self._best = -1.0
+        self._weights: dict[str, Tensor] | None = None
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        row: dict[str, Any] = {"epoch": len(self._history) + 1, "loss": float(torch.stack(self.losses).mean())}
+        self.losses.clear()
+        if self._valid:
+            value = self._trainer.metric(self._model, self._valid)
+            row[self._model.info.metric] = value
+            if value > self._best:
+                self._best = value
+                self._weights = {k: v.detach().clone() for k, v in self._model.network.state_dict().items()}
+                for other in self._history:
+                    other["chosen"] = False
+        row["chosen"] = not self._valid or value == self._best
+        self._history.append(row)
+
+    def restore(self) -> None:
+        """Put the best weights back into the model."""
+        if self._weights is not None:
+            self._model.network.load_state_dict(self._weights)
+
+
+class _Progress(TrainerCallback):
+    """Moves the context's progress display on by one at every step."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._steps: Iterator[int] = iter(())
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._steps = self._context.progress(range(state.max_steps), "training")
+        next(self._steps, None)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        next(self._steps, None)
+
+
+def _freeze(network: CodeNetwork, parameters: Literal["all", "head"]) -> list[nn.Parameter]:
+    if parameters == "all":
+        return []
+    head = {id(p) for p in network.head_parameters()}
+    if not head:
+        raise ConfigError("parameters='head' needs a head, and a code search model has none; train all parameters")
+    frozen = [p for p in network.parameters() if p.requires_grad and id(p) not in head]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
+
+
+@contextmanager
+def _global_state_kept(device: torch.device) -> Iterator[None]:
+    """The Trainer of ``transformers`` seeds the global generators; leave them, and its log level, as they were."""
+    python, legacy, level = random.getstate(), np.random.get_state(), transformers_logging.get_verbosity()
+    devices = [device.index or 0] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            transformers_logging.set_verbosity_error()
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        transformers_logging.set_verbosity(level)
