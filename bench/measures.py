@@ -1,0 +1,236 @@
+"""Numbers that are made from sums over samples, stated once for a cell (:mod:`bench.metrics`) and for the mean over seeds (the board).
+
+A :class:`Measure` keeps, for every sample, the few columns whose sums determine the number. The same columns give the value, the
+interval of one cell, and the two-level bootstrap over seeds and groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench import stats
+from bench.outcomes import Part
+from bench.stats import Clustered, Estimate
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class Sort(Enum):
+    """What kind of number a measure is; it decides the interval."""
+
+    SHARE = "share"
+    """Wilson."""
+    SHARE_DIFFERENCE = "difference of shares of the same samples"
+    """Newcombe's paired interval."""
+    MEAN = "mean of values in [0, 1]"
+    """Bootstrap over groups."""
+    MEAN_DIFFERENCE = "difference of means of the same samples"
+    """Bootstrap over groups."""
+    F1 = "F1 of class 1"
+    """Bootstrap over groups."""
+    F1_DIFFERENCE = "difference of F1 of the same samples"
+    """Bootstrap over groups."""
+
+
+STATISTICS: Final[Mapping[Sort, stats.Statistic]] = {
+    Sort.SHARE: stats.mean_statistic,
+    Sort.SHARE_DIFFERENCE: stats.difference_statistic,
+    Sort.MEAN: stats.mean_statistic,
+    Sort.MEAN_DIFFERENCE: stats.difference_statistic,
+    Sort.F1: stats.f1_statistic,
+    Sort.F1_DIFFERENCE: stats.f1_difference_statistic,
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of one cell: ``data.columns`` of shape (samples, k) and what is done with their sums."""
+
+    sort: Sort
+    data: Clustered
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.data.columns)
+
+    def estimate(self) -> Estimate | None:
+        """The value with its 95 % interval; ``None`` where it is undefined (no samples; F1 without any positive)."""
+        if self.n == 0:
+            return None
+        columns = self.data.columns
+        if self.sort is Sort.SHARE:
+            return stats.wilson(int(columns[:, 0].sum()), self.n)
+        if self.sort is Sort.SHARE_DIFFERENCE:
+            return stats.paired_difference(columns[:, 0] > 0, columns[:, 1] > 0)
+        found = stats.two_level_bootstrap([self.data], STATISTICS[self.sort])
+        return _with_width(self, found) if found is not None else None
+
+
+def over_seeds(measures: Sequence[Measure]) -> Estimate | None:
+    """Mean over seeds, with a two-level bootstrap; one seed keeps the interval of its cell.
+
+    Where every draw gives the same value (all shares 0, say), the widest of the seeds' own intervals stands instead. ``None``
+    where any seed lacks the number: a mean over the others would be another number.
+    """
+    each = [measure.estimate() for measure in measures]
+    present = [one for one in each if one is not None]
+    if not present or len(present) < len(each):
+        return None
+    if len(present) == 1:
+        return present[0]
+    found = stats.two_level_bootstrap([measure.data for measure in measures], STATISTICS[measures[0].sort])
+    if found is None or (found.low != found.high and found.low is not None):
+        return found
+    lows, highs = [one.low for one in present], [one.high for one in present]
+    return Estimate(
+        found.value,
+        min((low for low in lows if low is not None), default=None),
+        max((high for high in highs if high is not None), default=None),
+        found.n,
+    )
+
+
+def _with_width(measure: Measure, found: Estimate) -> Estimate:
+    """A bootstrap of identical values has no width, which would claim certainty: bound it as a share of that size."""
+    if found.low is None or found.high is None or found.high - found.low > 1e-12:
+        return found
+    if measure.sort in (Sort.MEAN, Sort.F1):
+        return stats.bounded_mean(found.value, found.n)
+    slack = stats.bounded_mean(0.0, found.n).high
+    assert slack is not None
+    return Estimate(found.value, max(-1.0, found.value - slack), min(1.0, found.value + slack), found.n)
+
+
+# ------------------------------------------------------------------------------------------------------------- the numbers
+
+
+def measures(outcomes: pd.DataFrame, metric: str) -> dict[str, Measure]:
+    """All numbers of a cell that are sums over samples, by name (see :class:`bench.metrics.CellMetrics`).
+
+    Args:
+        outcomes: a validated outcome table.
+        metric: the task's clean metric: ``accuracy``, ``f1`` or ``mrr``.
+    """
+    parts = {part: _Rows(outcomes[outcomes["part"] == part.value]) for part in Part}
+    return _clean(parts[Part.CLEAN], metric) | _triggered(parts[Part.TRIGGERED]) | _reverse(parts[Part.REVERSE])
+
+
+class _Rows:
+    """Columns of one part as arrays, with the constructors of measures over them."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        self.groups = frame["group"].to_numpy(dtype=object)
+        self.rejected: Flags = (frame["action"] == "reject").to_numpy()
+        self.pool: NDArray[np.int64] = frame["pool"].to_numpy()
+        self.search = bool((self.pool > 0).any())
+
+    def flag(self, name: str) -> Flags:
+        return self.frame[name].to_numpy(dtype=bool)
+
+    def rank(self, prefix: str = "") -> Floats:
+        """Ranks; a rejected input is found nowhere: infinite."""
+        rank = self.frame[f"{prefix}rank"].to_numpy(dtype=float)
+        return np.where(self.rejected, np.inf, rank) if prefix == "" else rank
+
+    def _measure(self, sort: Sort, *columns: Floats | Flags) -> Measure:
+        table = np.stack([np.asarray(column, dtype=float) for column in columns], axis=1)
+        return Measure(sort, Clustered(table, self.groups))
+
+    def share(self, flags: Flags) -> Measure:
+        return self._measure(Sort.SHARE, flags, np.ones(len(flags)))
+
+    def share_difference(self, first: Flags, second: Flags) -> Measure:
+        return self._measure(Sort.SHARE_DIFFERENCE, first, second, np.ones(len(first)))
+
+    def mean(self, values: Floats) -> Measure:
+        return self._measure(Sort.MEAN, values, np.ones(len(values)))
+
+    def mean_difference(self, first: Floats, second: Floats) -> Measure:
+        return self._measure(Sort.MEAN_DIFFERENCE, first, second, np.ones(len(first)))
+
+    def f1(self, prefix: str) -> Measure:
+        return self._measure(Sort.F1, *self._confusion(prefix))
+
+    def f1_difference(self, first: str, second: str) -> Measure:
+        return self._measure(Sort.F1_DIFFERENCE, *self._confusion(first), *self._confusion(second))
+
+    def _confusion(self, prefix: str) -> tuple[Flags, Flags, Flags]:
+        """True positive, false positive, false negative. Rejected (−1) is wrong: a negative then counts as a false positive."""
+        positive = self.frame["label"].to_numpy() == 1
+        right = self.frame[f"{prefix}success"].to_numpy(dtype=bool)
+        return positive & right, ~positive & ~right, positive & ~right
+
+    def normalised_rank(self, prefix: str = "") -> Floats:
+        """Rank over pool; rejected: 1 (the end of the list)."""
+        return np.minimum(self.rank(prefix) / np.maximum(self.pool, 1), 1.0)
+
+
+def _clean(rows: _Rows, metric: str) -> dict[str, Measure]:
+    if metric == "mrr":
+        reciprocal = {prefix: 1 / np.maximum(rows.rank(prefix), 1) for prefix in ("", "undefended_", "reference_")}
+        found = {
+            "clean": rows.mean(reciprocal[""]),
+            "clean_undefended": rows.mean(reciprocal["undefended_"]),
+            "clean_reference": rows.mean(reciprocal["reference_"]),
+            "clean_delta": rows.mean_difference(reciprocal[""], reciprocal["undefended_"]),
+        }
+    elif metric == "f1":
+        found = {
+            "clean": rows.f1(""),
+            "clean_undefended": rows.f1("undefended_"),
+            "clean_reference": rows.f1("reference_"),
+            "clean_delta": rows.f1_difference("", "undefended_"),
+        }
+    else:
+        found = {
+            "clean": rows.share(rows.flag("success")),
+            "clean_undefended": rows.share(rows.flag("undefended_success")),
+            "clean_reference": rows.share(rows.flag("reference_success")),
+            "clean_delta": rows.share_difference(rows.flag("success"), rows.flag("undefended_success")),
+        }
+    action = rows.frame["action"]
+    found["false_reject"] = rows.share((action == "reject").to_numpy())
+    found["false_rewrite"] = rows.share((action == "rewrite").to_numpy())
+    return found
+
+
+def _triggered(rows: _Rows) -> dict[str, Measure]:
+    success, reference, undefended = (rows.flag(f"{prefix}success") for prefix in ("", "reference_", "undefended_"))
+    found = {
+        "asr": rows.share(success),
+        "asr_reference": rows.share(reference),
+        "asr_undefended": rows.share(undefended),
+        "lift": rows.share_difference(success, reference),
+        "asr_delta": rows.share_difference(success, undefended),
+        "visible": rows.share(rows.flag("visible")),
+        "caught": rows.share((rows.frame["action"] != "accept").to_numpy()),
+    }
+    if not rows.search:
+        label, prediction = rows.frame["label"].to_numpy(), rows.frame["prediction"].to_numpy()
+        found["robust_accuracy"] = rows.share((prediction == label) & ~rows.rejected)
+        return found
+    found["anr"] = rows.mean(rows.normalised_rank())
+    found["anr_reference"] = rows.mean(rows.normalised_rank("reference_"))
+    found["anr_undefended"] = rows.mean(rows.normalised_rank("undefended_"))
+    found["anr_lift"] = rows.mean_difference(rows.normalised_rank(), rows.normalised_rank("reference_"))
+    for k in (1, 5, 10):
+        found[f"asr_at_{k}"] = rows.share(rows.rank() <= k)
+    found["asr_top_tenth"] = rows.share(rows.rank() <= -(-rows.pool // 10))
+    return found
+
+
+def _reverse(rows: _Rows) -> dict[str, Measure]:
+    return {
+        "reverse_asr": rows.share(rows.flag("success")),
+        "reverse_asr_reference": rows.share(rows.flag("reference_success")),
+    }

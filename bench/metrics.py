@@ -1,0 +1,402 @@
+"""The numbers of one cell, each defined once (DESIGN section 5) and derived from the stored per-sample tables alone.
+
+Denominators never move: every share below runs over all rows of its part, whatever a screen rejects or a model predicts. A rejected
+clean input is wrong, a rejected triggered input is a failed attack. A number that is not defined is ``None`` with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+from sklearn.metrics import average_precision_score, roc_curve
+
+from bench import stats
+from bench.errors import PluginError
+from bench.measures import Measure, measures
+from bench.outcomes import Part, validate, validate_filter
+from bench.records import Record
+
+METRICS: Final = ("accuracy", "f1", "mrr")
+FPR: Final = 0.01
+
+
+class Number(BaseModel):
+    """A value with its 95 % interval and the count it rests on; ``value`` is ``None`` where it is undefined (``reason`` says why).
+
+    ``low`` and ``high`` are ``None`` where no interval is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str = ""
+
+    @classmethod
+    def of(cls, estimate: stats.Estimate | None, reason: str) -> Number:
+        """From an estimate, or undefined for ``reason``."""
+        if estimate is None:
+            return cls(reason=reason)
+        return cls(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
+
+    @classmethod
+    def absent(cls, reason: str) -> Number:
+        """An undefined number."""
+        return cls(reason=reason)
+
+
+class Test(BaseModel):
+    """Exact McNemar test of triggered success, defended against undefended on the same inputs."""
+
+    __test__ = False  # not for pytest
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    p: float | None = None
+    mid_p: float | None = None
+    gained: int = 0
+    """Inputs on which the attack succeeds with the defense only."""
+    stopped: int = 0
+    """Inputs on which the attack succeeds without the defense only."""
+    n: int = 0
+    reason: str = ""
+
+
+class CellMetrics(BaseModel):
+    """Every number of a cell. Shares lie in [0, 1], differences in [−1, 1]; definitions stand beside the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    clean: Number
+    """The task's own metric on clean test inputs; rejected is wrong (reciprocal rank 0; in F1 a rejected negative is a false positive)."""
+    clean_undefended: Number
+    clean_reference: Number
+    clean_delta: Number
+    """``clean − clean_undefended`` on the same inputs and victim."""
+    asr: Number
+    """Attack success rate: triggered inputs that meet the goal, over all of them; search: triggered code in the top tenth."""
+    asr_reference: Number
+    """ASR₀: the same inputs on the reference model."""
+    asr_undefended: Number
+    lift: Number
+    """ASR − ASR₀, paired. Near 0 is good; below 0 is a reverse backdoor."""
+    asr_delta: Number
+    """ASR − ASR undefended, paired."""
+    mcnemar: Test
+    reverse_asr: Number
+    """Triggered target-class inputs that flip to the victim class."""
+    reverse_asr_reference: Number
+    robust_accuracy: Number
+    """RA: triggered inputs that get their true label."""
+    coverage: Number
+    """Applicable over eligible: the share of the victim class to which the trigger applies."""
+    visible: Number
+    """Triggered inputs whose edit survives the model's window."""
+    anr: Number
+    """Search: mean normalised rank (rank / pool) of the triggered code; rejected: 1."""
+    anr_reference: Number
+    anr_undefended: Number
+    anr_lift: Number
+    asr_at_1: Number
+    asr_at_5: Number
+    asr_at_10: Number
+    asr_top_tenth: Number
+    filter_auroc: Number
+    """Poisoned against clean training samples by the filter's score."""
+    filter_auprc: Number
+    filter_tpr: Number
+    """Poison found at a threshold with at most 1 % of the clean samples above it."""
+    filter_precision: Number
+    """Poisoned share of what the filter removed, at the training set's true poison share."""
+    filter_precision_at_share: Number
+    """Poisoned share of the k most suspicious samples, k the true number of poisoned ones (ties: expected value)."""
+    filter_recall: Number
+    """Share of the poison that was removed."""
+    filter_clean_lost: Number
+    """Share of the clean samples that was removed."""
+    screen_auroc: Number
+    """Triggered against clean test inputs by the screen's score."""
+    screen_auprc: Number
+    screen_tpr: Number
+    """Triggered inputs found at a threshold with at most 1 % of the clean inputs above it."""
+    screen_precision: Number
+    """Precision of the screen's own actions if inputs were triggered at the true poison share (Bayes)."""
+    caught: Number
+    """Triggered inputs that the screen rejects or rewrites."""
+    false_reject: Number
+    """Clean inputs rejected."""
+    false_rewrite: Number
+    """Clean inputs rewritten."""
+    recovery: Number
+    """Share of the trigger's tokens that the inverted tokens contain."""
+    recovery_reference: Number
+    """The universal-adversarial null: the same, for the inversion on the reference model."""
+
+    def numbers(self) -> dict[str, Number]:
+        """All numbers by name, in order of definition."""
+        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Number)}
+
+
+def record_metrics(record: Record, outcomes: pd.DataFrame, filter_table: pd.DataFrame | None = None) -> CellMetrics:
+    """:func:`cell_metrics` with everything that the record knows."""
+    poison = record.poison
+    return cell_metrics(
+        outcomes,
+        record.metric,
+        filter_table=filter_table,
+        eligible=poison.eligible if poison else None,
+        applicable=poison.applicable if poison else None,
+        poison_share=poison.poisoned / poison.train if poison and poison.train else None,
+        trigger_tokens=tuple(poison.tokens) if poison else (),
+        inverted=record.facts.get("inverted"),
+        inverted_reference=record.facts.get("inverted_reference"),
+    )
+
+
+def cell_metrics(
+    outcomes: pd.DataFrame,
+    metric: str,
+    *,
+    filter_table: pd.DataFrame | None = None,
+    eligible: int | None = None,
+    applicable: int | None = None,
+    poison_share: float | None = None,
+    trigger_tokens: Sequence[str] = (),
+    inverted: object = None,
+    inverted_reference: object = None,
+) -> CellMetrics:
+    """All numbers of a cell.
+
+    Args:
+        outcomes: the outcome table (:mod:`bench.outcomes`), checked here.
+        metric: ``accuracy``, ``f1`` or ``mrr``.
+        filter_table: what a filter thought of the training set.
+        eligible: test samples that the goal chooses; applicable: those to which the trigger applies. Both fixed before any model ran.
+        applicable: see ``eligible``.
+        poison_share: poisoned over training samples.
+        trigger_tokens: the literal pieces of the trigger.
+        inverted: what a repair reported as inverted tokens (a sequence, or sequences of alternatives), or ``None``.
+        inverted_reference: the same on the reference model.
+
+    Raises:
+        PluginError: a table breaks its schema, or the triggered rows are not the applicable samples.
+        ValueError: unknown metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; there is: {', '.join(METRICS)}")
+    outcomes = validate(outcomes)
+    _check_denominator(outcomes, applicable)
+    found = measures(outcomes, metric)
+    numbers = {name: _number(name, found.get(name)) for name in SUMS}
+    if not _has_screen(outcomes):
+        for name in ("caught", "false_reject", "false_rewrite"):
+            numbers[name] = Number.absent("no screen stands before this model")
+    return CellMetrics(
+        metric=metric,
+        mcnemar=_mcnemar(outcomes),
+        coverage=_coverage(eligible, applicable),
+        recovery=_recovery(trigger_tokens, inverted, "this defense inverts no trigger"),
+        recovery_reference=_recovery(
+            trigger_tokens, inverted_reference, "no inversion on the reference model is recorded"
+        ),
+        **numbers,
+        **_filter_numbers(filter_table),
+        **_screen_numbers(outcomes, poison_share),
+    )
+
+
+SUMS: Final = (
+    *("clean", "clean_undefended", "clean_reference", "clean_delta"),
+    *("asr", "asr_reference", "asr_undefended", "lift", "asr_delta"),
+    *("reverse_asr", "reverse_asr_reference", "robust_accuracy", "visible"),
+    *("anr", "anr_reference", "anr_undefended", "anr_lift", "asr_at_1", "asr_at_5", "asr_at_10", "asr_top_tenth"),
+    *("caught", "false_reject", "false_rewrite"),
+)
+"""Numbers that come from :func:`bench.measures.measures`."""
+
+_SEARCH_ONLY: Final = (
+    "anr",
+    "anr_reference",
+    "anr_undefended",
+    "anr_lift",
+    "asr_at_1",
+    "asr_at_5",
+    "asr_at_10",
+    "asr_top_tenth",
+)
+_CLEAN: Final = ("clean", "clean_undefended", "clean_reference", "clean_delta", "false_reject", "false_rewrite")
+
+
+def undefined_reason(name: str, measure: Measure | None) -> str:
+    """Why a number of :data:`SUMS` is undefined, in words for the board."""
+    if measure is None:
+        return "defined for code search only" if name in _SEARCH_ONLY else "not defined for code search"
+    if measure.n == 0:
+        if name.startswith("reverse"):
+            return "no triggered inputs of the target class"
+        return "no clean test inputs" if name in _CLEAN else "no triggered inputs"
+    return "no positive sample and no positive prediction"
+
+
+def _number(name: str, measure: Measure | None) -> Number:
+    estimate = measure.estimate() if measure is not None else None
+    return Number.of(estimate, undefined_reason(name, measure))
+
+
+def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
+    rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
+    if applicable is None or len(rows) == 0 or (rows["pool"] > 0).any():
+        return
+    if len(rows) != applicable:
+        raise PluginError(
+            f"outcome table, part 'triggered': {len(rows)} rows for {applicable} applicable samples. "
+            "Rejected and rewritten inputs keep their row; a denominator that moves makes the attack success rate meaningless."
+        )
+
+
+def _mcnemar(outcomes: pd.DataFrame) -> Test:
+    rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
+    result = stats.mcnemar(rows["success"].to_numpy(), rows["undefended_success"].to_numpy())
+    if result is None:
+        return Test(reason="no triggered inputs")
+    return Test(p=result.p, mid_p=result.mid_p, gained=result.first_only, stopped=result.second_only, n=len(rows))
+
+
+def _coverage(eligible: int | None, applicable: int | None) -> Number:
+    if eligible is None or applicable is None:
+        return Number.absent("no attack")
+    return Number.of(stats.wilson(applicable, eligible), "no eligible test samples")
+
+
+# ------------------------------------------------------------------------------------------------------ filter and screen
+
+
+def _has_screen(outcomes: pd.DataFrame) -> bool:
+    return bool(outcomes["score"].notna().any() or (outcomes["action"] != "accept").any())
+
+
+def _detection(prefix: str, clean: np.ndarray, bad: np.ndarray, reason: str) -> dict[str, Number]:
+    """AUROC, AUPRC and TPR at 1 % FPR of scores (higher: more suspicious)."""
+    if clean.size == 0 or bad.size == 0:
+        return {f"{prefix}_{name}": Number.absent(reason) for name in ("auroc", "auprc", "tpr")}
+    truth = np.concatenate([np.zeros(clean.size), np.ones(bad.size)])
+    scores = np.concatenate([clean, bad])
+    fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
+    # Interpolating would invent a threshold: take the best one whose false positive rate is allowed.
+    reached = round(float(tpr[fpr <= FPR].max()) * bad.size)
+    return {
+        f"{prefix}_auroc": Number.of(stats.auroc(clean, bad), reason),
+        f"{prefix}_auprc": Number(value=float(average_precision_score(truth, scores)), n=truth.size),
+        f"{prefix}_tpr": Number.of(stats.wilson(reached, bad.size), reason),
+    }
+
+
+_FILTER: Final = ("filter_precision", "filter_precision_at_share", "filter_recall", "filter_clean_lost")
+
+
+def _filter_numbers(table: pd.DataFrame | None) -> dict[str, Number]:
+    none = np.empty(0)
+    if table is None:
+        reason = "no filter judged the training set"
+        return _detection("filter", none, none, reason) | {name: Number.absent(reason) for name in _FILTER}
+    table = validate_filter(table)
+    scores, poisoned = table["score"].to_numpy(), table["poisoned"].to_numpy(dtype=bool)
+    removed = ~table["keep"].to_numpy(dtype=bool)
+    caught, total = int((removed & poisoned).sum()), int(poisoned.sum())
+    return {
+        **_detection("filter", scores[~poisoned], scores[poisoned], "needs both poisoned and clean training samples"),
+        "filter_precision": Number.of(stats.wilson(caught, int(removed.sum())), "the filter removed nothing"),
+        "filter_precision_at_share": _precision_at_share(scores, poisoned),
+        "filter_recall": Number.of(stats.wilson(caught, total), "nothing is poisoned"),
+        "filter_clean_lost": Number.of(
+            stats.wilson(int((removed & ~poisoned).sum()), int((~poisoned).sum())), "no clean training samples"
+        ),
+    }
+
+
+def _precision_at_share(scores: np.ndarray, poisoned: np.ndarray) -> Number:
+    k = int(poisoned.sum())
+    if k == 0:
+        return Number.absent("nothing is poisoned")
+    cut = np.sort(scores)[-k]
+    above, tied = scores > cut, scores == cut
+    free = k - int(above.sum())
+    expected = float(poisoned[above].sum()) + free * float(poisoned[tied].mean())
+    return Number(value=expected / k, n=k)
+
+
+def _screen_numbers(outcomes: pd.DataFrame, poison_share: float | None) -> dict[str, Number]:
+    none = np.empty(0)
+    if not _has_screen(outcomes):
+        reason = "no screen stands before this model"
+        return _detection("screen", none, none, reason) | {"screen_precision": Number.absent(reason)}
+    clean, bad = (outcomes[outcomes["part"] == part.value] for part in (Part.CLEAN, Part.TRIGGERED))
+    scores = [rows["score"].dropna().to_numpy() for rows in (clean, bad)]
+    if any(len(found) < len(rows) for found, rows in zip(scores, (clean, bad), strict=True)):
+        scores = [none, none]  # a score for some inputs only orders nothing
+        reason = "the screen gave no score to some inputs"
+    else:
+        reason = "no triggered inputs" if bad.empty else "no clean test inputs"
+    return {
+        **_detection("screen", scores[0], scores[1], reason),
+        "screen_precision": _screen_precision(clean, bad, poison_share),
+    }
+
+
+def _screen_precision(clean: pd.DataFrame, bad: pd.DataFrame, share: float | None) -> Number:
+    if clean.empty or bad.empty or not share:
+        return Number.absent("no triggered inputs" if bad.empty else "the true poison share is 0 or unknown")
+    hits = float((bad["action"] != "accept").mean()) * share
+    false = float((clean["action"] != "accept").mean()) * (1 - share)
+    if hits + false == 0:
+        return Number.absent("the screen stopped nothing")
+    return Number(value=hits / (hits + false), n=len(clean) + len(bad))
+
+
+# --------------------------------------------------------------------------------------------------------------- recovery
+
+_SPACE_MARKERS: Final = ("Ġ", "Ċ", "▁", "##", "</w>", "@@")
+
+
+def normalise_token(token: str) -> str:
+    """A tokenizer's piece without its space and continuation markers (Ġ ▁ Ċ ## </w> @@), case-folded."""
+    for marker in _SPACE_MARKERS:
+        token = token.replace(marker, "")
+    return token.strip().casefold()
+
+
+def recovered(trigger: Iterable[str], inverted: Sequence[str]) -> list[str]:
+    """The trigger's tokens that a sequence of inverted tokens contains: as one token, or as a run of whole adjacent tokens."""
+    pieces = [piece for piece in map(normalise_token, inverted) if piece]
+    runs = {"".join(pieces[i:j]) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
+    return [token for token in trigger if normalise_token(token) in runs]
+
+
+def _recovery(trigger: Sequence[str], inverted: object, otherwise: str) -> Number:
+    sequences = _sequences(inverted)
+    if not sequences:
+        return Number.absent(otherwise)
+    if not trigger:
+        return Number.absent("this attack has no fixed trigger tokens")
+    best = max(len(recovered(trigger, sequence)) for sequence in sequences)
+    return Number(value=best / len(trigger), n=len(trigger))
+
+
+def _sequences(inverted: object) -> list[list[str]]:
+    """Inverted tokens as a list of alternatives, from a text, a list of tokens, a list of lists, or a mapping of those."""
+    if isinstance(inverted, str):
+        return [inverted.split()] if inverted.strip() else []
+    if isinstance(inverted, Mapping):
+        return [sequence for value in inverted.values() for sequence in _sequences(value)]
+    if isinstance(inverted, Sequence):
+        items: list[Any] = list(inverted)
+        if items and all(isinstance(item, str) for item in items):
+            return [[str(item) for item in items]]
+        return [sequence for item in items for sequence in _sequences(item)]
+    return []

@@ -1,0 +1,278 @@
+"""The per-sample outcomes of a cell: one row for each (part, id), from which every number of the board is derived.
+
+Two tables lie beside a record, both parquet with a fixed column order and no timestamps, so that equal tables are equal bytes:
+the outcomes (:data:`OUTCOME_COLUMNS`) and, for a filter, what it thought of every training sample (:data:`FILTER_COLUMNS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal, NoReturn
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bench.errors import PluginError, StoreError
+
+Kind = Literal["text", "int", "float", "bool"]
+
+
+class Part(StrEnum):
+    """Which test inputs a row belongs to."""
+
+    CLEAN = "clean"
+    """Every test sample as it is."""
+    TRIGGERED = "triggered"
+    """Eligible test samples (victim class, or matching queries) that carry the trigger."""
+    REVERSE = "reverse"
+    """Test samples of the target class that carry the trigger."""
+
+
+ACTIONS: Final = ("accept", "reject", "rewrite")
+REJECTED: Final = -1
+"""The prediction of a rejected input, and of every search row."""
+
+OUTCOME_COLUMNS: Final[Mapping[str, Kind]] = {
+    "part": "text",
+    "id": "text",
+    "group": "text",
+    "label": "int",
+    "prediction": "int",
+    "probability": "float",
+    "rank": "int",
+    "pool": "int",
+    "action": "text",
+    "score": "float",
+    "success": "bool",
+    "reference_prediction": "int",
+    "reference_rank": "int",
+    "reference_success": "bool",
+    "undefended_prediction": "int",
+    "undefended_rank": "int",
+    "undefended_success": "bool",
+    "visible": "bool",
+}
+"""Column → type, in the order of the file.
+
+``label`` −1 in search. ``prediction`` −1 when rejected or in search. ``probability`` of class 1, NaN in search. ``rank`` 1-based,
+0 outside search; ``pool`` the number of ranked programs. ``score`` of the screen, NaN without one. ``success``: clean → right
+(search: rank 1); triggered → the attacker's goal is met (search: rank within the top tenth of the pool); reverse → flipped to the
+victim class; never for a rejected input. ``reference_*``: the same input on the clean reference model, no defense;
+``undefended_*``: the same input on the same victim, no defense. ``visible``: the edit survives the model's window.
+"""
+
+FILTER_COLUMNS: Final[Mapping[str, Kind]] = {"id": "text", "score": "float", "keep": "bool", "poisoned": "bool"}
+"""Column → type of the filter table: suspicion, the filter's decision, and the truth."""
+
+_ARROW: Final = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def top_tenth(pool: int) -> int:
+    """The worst rank that still counts as the top 10 % of a pool (rounded up)."""
+    return -(-pool // 10)
+
+
+def validate(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check an outcome table against the schema and against itself.
+
+    Returns:
+        The table in its canonical form: columns in order with fixed types, rows sorted by part and id, a fresh index.
+
+    Raises:
+        PluginError: a column is missing, unknown or of the wrong type, or a row contradicts itself; the message names both.
+    """
+    frame = _typed(frame, OUTCOME_COLUMNS, "outcome table")
+    _values_in(frame, "part", [part.value for part in Part])
+    _values_in(frame, "action", list(ACTIONS))
+    order = {part.value: place for place, part in enumerate(Part)}
+    frame = frame.assign(_order=frame["part"].map(order)).sort_values(["_order", "id"], kind="stable")
+    frame = frame.drop(columns="_order").reset_index(drop=True)
+    _refuse(frame, frame.duplicated(["part", "id"]).to_numpy(), "id", "stands twice in its part")
+    _check_numbers(frame)
+    _check_rejections(frame)
+    _check_success(frame)
+    return frame
+
+
+def validate_filter(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check a filter table; returns it with fixed types, sorted by id.
+
+    Raises:
+        PluginError: as :func:`validate`.
+    """
+    frame = _typed(frame, FILTER_COLUMNS, "filter table").sort_values("id", kind="stable").reset_index(drop=True)
+    _refuse(frame, frame.duplicated(["id"]).to_numpy(), "id", "stands twice")
+    _refuse(frame, ~np.isfinite(frame["score"].to_numpy()), "score", "is not finite")
+    return frame
+
+
+def write_outcomes(frame: pd.DataFrame, path: Path) -> Path:
+    """Validate and store an outcome table; equal tables (in any row order) give equal bytes. Returns the path."""
+    return _write(validate(frame), OUTCOME_COLUMNS, path)
+
+
+def read_outcomes(path: Path) -> pd.DataFrame:
+    """Read and validate an outcome table.
+
+    Raises:
+        StoreError: the file is missing or truncated.
+        PluginError: its rows break the schema.
+    """
+    return validate(_read(path))
+
+
+def write_filter(frame: pd.DataFrame, path: Path) -> Path:
+    """Validate and store a filter table; see :func:`write_outcomes`."""
+    return _write(validate_filter(frame), FILTER_COLUMNS, path)
+
+
+def read_filter(path: Path) -> pd.DataFrame:
+    """Read and validate a filter table; raises as :func:`read_outcomes`."""
+    return validate_filter(_read(path))
+
+
+# --------------------------------------------------------------------------------------------------------------- schema
+
+
+def _typed(frame: pd.DataFrame, columns: Mapping[str, Kind], what: str) -> pd.DataFrame:
+    missing = [name for name in columns if name not in frame.columns]
+    unknown = [str(name) for name in frame.columns if name not in columns]
+    if missing or unknown:
+        parts = [f"lacks column {name!r}" for name in missing] + [f"has unknown column {name!r}" for name in unknown]
+        raise PluginError(f"{what} {'; '.join(parts)}. Its columns are: {', '.join(columns)}")
+    typed = {name: _column(frame[name], name, kind, what) for name, kind in columns.items()}
+    return pd.DataFrame(typed, columns=list(columns))
+
+
+def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
+    def wrong(place: int) -> NoReturn:
+        raise PluginError(f"{what}, column {name!r}, row {place}: {values.iloc[place]!r} is not {_SPOKEN[kind]}")
+
+    if kind == "text":
+        for place, value in enumerate(values):
+            if not isinstance(value, str):
+                wrong(place)
+        return pd.Series(list(values), dtype=object)
+    if kind == "bool":
+        for place, value in enumerate(values):
+            if not isinstance(value, bool | np.bool_):
+                wrong(place)
+        return pd.Series(np.asarray(list(values), dtype=bool))
+    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64).to_numpy()
+    bad = np.isnan(numbers) & ~values.isna().to_numpy()
+    bad |= np.array([isinstance(value, bool | np.bool_ | str) for value in values], dtype=bool)
+    if kind == "int":
+        bad |= ~np.isfinite(numbers) | (numbers != np.round(numbers))
+    if bad.any():
+        wrong(int(np.argmax(bad)))
+    return pd.Series(numbers.astype(np.int64) if kind == "int" else numbers)
+
+
+_SPOKEN: Final[Mapping[Kind, str]] = {"text": "text", "int": "an integer", "float": "a number", "bool": "true or false"}
+
+
+def _refuse(frame: pd.DataFrame, bad: NDArray[np.bool_], column: str, why: str) -> None:
+    if bad.any():
+        row = frame.iloc[int(np.argmax(bad))]
+        where = f"{row['part']}/{row['id']}" if "part" in frame.columns else row["id"]
+        more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
+        raise PluginError(f"column {column!r}, row {where}: {row[column]!r} {why}{more}")
+
+
+def _values_in(frame: pd.DataFrame, column: str, allowed: list[str]) -> None:
+    _refuse(frame, ~frame[column].isin(allowed).to_numpy(), column, f"is none of: {', '.join(allowed)}")
+
+
+# ---------------------------------------------------------------------------------------------------------- consistency
+
+
+def _array(frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
+    return frame[column].to_numpy()
+
+
+def _check_numbers(frame: pd.DataFrame) -> None:
+    probability = frame["probability"].to_numpy()
+    outside = ~np.isnan(probability) & ~((probability >= 0) & (probability <= 1))
+    _refuse(frame, outside, "probability", "is outside [0, 1]")
+    _refuse(frame, np.isinf(frame["score"].to_numpy()), "score", "is not finite")
+    _refuse(frame, _array(frame, "label") < -1, "label", "is below -1")
+    pool = _array(frame, "pool")
+    _refuse(frame, pool < 0, "pool", "is negative")
+    search = pool > 0
+    rejected = (frame["action"] == "reject").to_numpy()
+    for prefix in ("", "reference_", "undefended_"):
+        rank, prediction = _array(frame, f"{prefix}rank"), _array(frame, f"{prefix}prediction")
+        lowest = np.where(search & ~(rejected if prefix == "" else np.zeros_like(rejected)), 1, 0)
+        _refuse(frame, (rank < lowest) | (rank > pool), f"{prefix}rank", "is outside its pool (0 outside search)")
+        _refuse(frame, search & (prediction != REJECTED), f"{prefix}prediction", "must be -1 in search")
+        _refuse(frame, prediction < REJECTED, f"{prefix}prediction", "is below -1")
+        if prefix:
+            absent = ~search & (prediction == REJECTED)
+            _refuse(frame, absent, f"{prefix}prediction", "is missing (no screen stands before this model)")
+
+
+def _check_rejections(frame: pd.DataFrame) -> None:
+    rejected = (frame["action"] == "reject").to_numpy()
+    prediction = _array(frame, "prediction")
+    _refuse(frame, rejected & (prediction != REJECTED), "prediction", "must be -1 for a rejected input")
+    silent = ~rejected & (prediction == REJECTED) & (_array(frame, "pool") == 0)
+    _refuse(frame, silent, "prediction", "is -1 though the input was not rejected")
+    _refuse(frame, rejected & frame["success"].to_numpy(), "success", "must be false for a rejected input")
+
+
+def _check_success(frame: pd.DataFrame) -> None:
+    part, pool = frame["part"].to_numpy(), _array(frame, "pool")
+    rejected = (frame["action"] == "reject").to_numpy()
+    tenth = -(-pool // 10)
+    for prefix in ("", "reference_", "undefended_"):
+        column = f"{prefix}success"
+        success, rank = frame[column].to_numpy(), _array(frame, f"{prefix}rank")
+        prediction = _array(frame, f"{prefix}prediction")
+        shut = rejected if prefix == "" else np.zeros_like(rejected)
+        clean = part == Part.CLEAN
+        right = np.where(pool > 0, rank == 1, prediction == _array(frame, "label")) & ~shut
+        _refuse(frame, clean & (success != right), column, "contradicts the row's prediction or rank")
+        hit = (rank <= tenth) & ~shut
+        _refuse(
+            frame,
+            (part == Part.TRIGGERED) & (pool > 0) & (success != hit),
+            column,
+            "contradicts the row's rank (top 10 %)",
+        )
+        for name in (Part.TRIGGERED, Part.REVERSE):
+            rows = (part == name) & (pool == 0) & ~shut
+            wanted = np.unique(prediction[rows & success])
+            if len(wanted) > 1:
+                _refuse(
+                    frame, rows & success & (prediction != wanted[0]), column, f"{name} successes have several classes"
+                )
+            if len(wanted) == 1:
+                missed = rows & ~success & (prediction == wanted[0])
+                _refuse(frame, missed, column, "is false though the prediction is the one that counts as success")
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def _write(frame: pd.DataFrame, columns: Mapping[str, Kind], path: Path) -> Path:
+    arrays = [pa.array(frame[name].tolist(), type=_ARROW[kind]) for name, kind in columns.items()]
+    schema = pa.schema([pa.field(name, _ARROW[kind], nullable=False) for name, kind in columns.items()])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd", store_schema=False)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}. Free some space or choose another folder.") from error
+    return path
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path} cannot be read: {error}. Delete it and run the cell again.") from error
+    return frame
