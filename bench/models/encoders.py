@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,12 @@ from transformers import (
     RobertaConfig,
     T5EncoderModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from bench.context import Context, axis_seed
 from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ModelError
 from bench.models.handles import WhiteBox
+from bench.models.hush import quiet
 from bench.models.network import OFFSET_POSITIONS, CodeNetwork
 from bench.models.settings import ModelSettings
 from bench.samples import Sample
@@ -60,7 +59,7 @@ def create(name: str, info: TaskInfo, train: Sequence[Sample], settings: ModelSe
     Raises:
         ModelError: the folder or hub name does not load, or its weights are not what they should be.
     """
-    with _seeded(axis_seed(context.seeds, "model", "weights")), _quiet():
+    with _seeded(axis_seed(context.seeds, "model", "weights")), quiet():
         if name == "tiny":
             tokenizer = train_tokenizer(_texts(train), settings.vocabulary)
             pooling = resolve_pooling(settings, info, name, decodes=False)
@@ -211,15 +210,10 @@ def _load(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
         pooling = resolve_pooling(settings, info, name, decodes=bool(config.is_encoder_decoder))
-        encoder, report = encoder_class(config, pooling).from_pretrained(
-            source,
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            **_without_pooler(encoder_class(config, pooling)),
-            **where,
-        )
+        cls = encoder_class(config, pooling)
+        options = {**where, **_without_pooler(cls), "use_safetensors": True, "dtype": torch.float32}
+        loaded: Any = cls.from_pretrained(source, config=config, output_loading_info=True, **options)
+        encoder, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, **where)
     except Exception as error:  # transformers, the hub client and safetensors raise a dozen kinds
         raise ModelError(f"{title} does not load: {type(error).__name__}: {error}") from error
@@ -252,7 +246,8 @@ def blank_encoder(description: Mapping[str, Any], pooling: Pooled) -> PreTrained
     options = {k: v for k, v in description.items() if k != "model_type"}
     config = AutoConfig.for_model(description["model_type"], **options)
     cls = encoder_class(config, pooling)
-    return cast(PreTrainedModel, cls._from_config(config, dtype=torch.float32, **_without_pooler(cls)))
+    build: Any = cls._from_config
+    return cast(PreTrainedModel, build(config, dtype=torch.float32, **_without_pooler(cls)))
 
 
 def _without_pooler(cls: type[PreTrainedModel]) -> dict[str, bool]:
@@ -265,7 +260,8 @@ def fast_tokenizer(tokenizer: Tokenizer, special: Mapping[str, str]) -> PreTrain
     own = Tokenizer.from_str(tokenizer.to_str())
     own.no_padding()
     own.no_truncation()
-    return PreTrainedTokenizerFast(tokenizer_object=own, **special)
+    build: Any = PreTrainedTokenizerFast
+    return cast(PreTrainedTokenizerFast, build(tokenizer_object=own, **special))
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
@@ -288,19 +284,5 @@ def _check_window(name: str, config: PretrainedConfig, settings: ModelSettings) 
 def _seeded(seed: int) -> Iterator[None]:
     """torch's layers initialise themselves from the global generator: seed it for a block, then put it back."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither bars nor load reports; what matters in them is raised as an error."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -236,7 +236,7 @@ class WhiteBox(BlackBox):
                     f"task {self.info.name!r} needs {count} program(s) a sample, sample {sample.id!r} has {len(sample.programs)}"
                 )
         both = self.vectors([s.programs[i] for i in range(count) for s in samples], self.window)
-        return list(both.split(len(samples))) if len(samples) else [both] * count
+        return list(both.reshape(count, len(samples), both.shape[1]))
 
     # ------------------------------------------------------------------------------------------------------------- files
 
@@ -247,7 +247,7 @@ class WhiteBox(BlackBox):
         save(self, folder)
 
 
-class _evaluating:  # noqa: N801 (reads as a context)
+class _evaluating:
     """The network in evaluation mode for a block, and back in the mode it was."""
 
     def __init__(self, network: CodeNetwork) -> None:
@@ -273,4 +273,6 @@ def _numpy(values: Tensor) -> NDArray[np.float32]:
 
 
 def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (values / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -39,7 +40,7 @@ class Tokens:
         return Tokens(self.ids[key], self.mask[key], None if self.embeds is None else self.embeds[key])
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> Tokens:
+def pad(rows: Sequence[Sequence[int] | NDArray[np.int64]], pad_id: int) -> Tokens:
     """Rows of token ids padded to the longest of them; an empty row becomes one visible pad token."""
     rows = [row if len(row) else [pad_id] for row in rows]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from bench.context import Context, axis_seed
 from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ConfigError, DataError
 from bench.models.handles import WhiteBox
+from bench.models.hush import quiet
 from bench.models.network import CodeNetwork
 from bench.models.settings import TrainingSettings
 from bench.models.tokens import pad
@@ -243,7 +243,8 @@ class _ByLength(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(len(self._lengths), generator=self._generator).tolist()
         run = self._size * GROUPED_BATCHES
-        whole, rest = [], []
+        whole: list[list[int]] = []
+        rest: list[list[int]] = []
         for start in range(0, len(order), run):
             part = sorted(order[start : start + run], key=lambda i: self._lengths[i])
             cuts = [part[i : i + self._size] for i in range(0, len(part), self._size)]
@@ -266,7 +267,7 @@ class _Loop(transformers.Trainer):
         self._handle, self._batches, self._objective, self._scale = handle, batches, objective, scale
         self._order = torch.Generator().manual_seed(seed)
         self._backward = backward
-        self.losses: list[Tensor] = []
+        self._judge = next(c for c in self.callback_handler.callbacks if isinstance(c, _BestEpoch))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return _ByLength(self._batches.lengths, self.args.train_batch_size, self._order)
@@ -286,9 +287,7 @@ class _Loop(transformers.Trainer):
         self._handle.cost.forward(tokens)
         if self._backward:
             self._handle.cost.backward(tokens)
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, _BestEpoch):
-                callback.losses.append(loss.detach())
+        self._judge.losses.append(loss.detach())
         return (loss, logits) if return_outputs else loss
 
 
@@ -356,14 +355,12 @@ def _freeze(network: CodeNetwork, parameters: Literal["all", "head"]) -> list[nn
 
 @contextmanager
 def _global_state_kept(device: torch.device) -> Iterator[None]:
-    """The Trainer of ``transformers`` seeds the global generators; leave them, and its log level, as they were."""
-    python, legacy, level = random.getstate(), np.random.get_state(), transformers_logging.get_verbosity()
+    """The Trainer of ``transformers`` seeds the global generators and speaks; leave both as they were."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is theirs that is kept)
     devices = [device.index or 0] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
-            transformers_logging.set_verbosity_error()
+        with torch.random.fork_rng(devices=devices), quiet():
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(legacy)
-        transformers_logging.set_verbosity(level)
+        np.random.set_state(legacy)  # noqa: NPY002
