@@ -1,0 +1,410 @@
+"""A parsed program: its names, statement boundaries, comments and leaves, and safe edits of it.
+
+Everything is lazy: a program that is only parsed costs a parse. The analysis is one walk over the named nodes of the tree,
+driven by a table from node kind to handler that each language supplies.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import tree_sitter
+
+from bench.languages.scopes import Name, NameKind, RenameRefused, Scope, Table
+from bench.samples import Edit
+
+_PIECE = re.compile(r"[A-Za-z0-9_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A token of the program.
+
+    Attributes:
+        start: first byte.
+        end: byte after the last.
+        text: as written.
+        type: tree-sitter's node type; for a keyword or an operator the text itself.
+    """
+
+    start: int
+    end: int
+    text: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A place in the first function's body where a statement can be inserted.
+
+    Attributes:
+        start: first byte that an insertion replaces; white space alone lies in ``[start, end)``.
+        end: byte after the last replaced; equal to ``start`` where nothing is replaced.
+        before: what is written before the statement.
+        between: what separates the statement's lines.
+        after: what is written after the statement.
+    """
+
+    start: int
+    end: int
+    before: str
+    between: str
+    after: str
+
+
+class Language(ABC):
+    """One programming language."""
+
+    name: ClassVar[str]
+    keywords: ClassVar[frozenset[str]]
+    """Words that cannot name anything: keywords, literals, built-in types."""
+    whole: ClassVar[frozenset[str]] = frozenset()
+    """Node types that are one token although the tree divides them."""
+
+    def __init__(self, grammar: tree_sitter.Language) -> None:
+        self.grammar = grammar
+        self._parser = tree_sitter.Parser(grammar)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def tree(self, data: bytes) -> tree_sitter.Tree:
+        """Parse UTF-8 bytes."""
+        return self._parser.parse(data)
+
+    @abstractmethod
+    def walk(self, program: Program) -> Walk:
+        """A fresh walk over a program."""
+
+    @abstractmethod
+    def spells(self, name: str) -> bool:
+        """Is this the spelling of an identifier, keywords aside?"""
+
+    @abstractmethod
+    def join(self, name: str, suffix: str) -> str:
+        """``name`` with one more word, by the language's naming convention."""
+
+    def is_identifier(self, name: str) -> bool:
+        """Can this name a variable or a function?"""
+        return self.spells(name) and name not in self.keywords
+
+    def piece_continues(self, piece: str) -> bool:
+        """Can this subword continue an identifier by the naming convention (letters, digits, underscore)?"""
+        return _PIECE.fullmatch(piece) is not None
+
+    def piece_starts(self, piece: str) -> bool:
+        """Can this subword stand at the start of an identifier?"""
+        return self.piece_continues(piece) and not piece[0].isdigit() and piece not in self.keywords
+
+    def broken(self, text: str) -> int:
+        """How badly the language's own compiler rejects a text: 0 not at all (or there is no such check)."""
+        return 0
+
+
+class Program:
+    """One program text, parsed; immutable, analysed when asked.
+
+    Attributes:
+        text: the source.
+        data: the source as UTF-8; all spans are byte spans into it.
+        language: its language.
+        tree: tree-sitter's tree.
+    """
+
+    def __init__(self, language: Language, text: str) -> None:
+        self.language = language
+        self.text = text
+        self.data = text.encode()
+        self.tree = language.tree(self.data)
+
+    def __repr__(self) -> str:
+        return f"<Program {self.language.name}, {len(self.data)} bytes>"
+
+    @cached_property
+    def error_nodes(self) -> int:
+        """How many nodes are errors, or missing tokens that the parser made up."""
+        root = self.tree.root_node
+        if not root.has_error:
+            return 0
+        count = 0
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            count += node.is_error or node.is_missing
+            stack += [child for child in node.children if child.has_error or child.is_missing]
+        return count
+
+    @cached_property
+    def _analysis(self) -> Analysis:
+        walk = self.language.walk(self)
+        walk.run()
+        return walk.analysis()
+
+    @property
+    def function_name(self) -> Name | None:
+        """The first function's name: its definition and its recursive calls; ``None`` where it cannot be renamed."""
+        return self._analysis.function
+
+    @property
+    def parameters(self) -> tuple[Name, ...]:
+        """The first function's renameable parameters, in order of definition."""
+        return self._analysis.parameters
+
+    @property
+    def locals(self) -> tuple[Name, ...]:
+        """Renameable names bound inside the first function, nested scopes included, in order of first place.
+
+        Two names of equal text are two bindings in different scopes.
+        """
+        return self._analysis.locals
+
+    @property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """Where a statement can be inserted in the first function's body, ascending; the first is the body's start."""
+        return self._analysis.boundaries
+
+    def rename(self, name: Name, new: str) -> tuple[Edit, ...]:
+        """Edits that rename a name at all its places.
+
+        Raises:
+            RenameRefused: ``new`` is not an identifier, equals the old name, or would clash, capture or be captured;
+                or ``name`` is not a renameable name of this program.
+        """
+        if not self.language.is_identifier(new):
+            raise RenameRefused(f"{new!r} is not an identifier of {self.language.name}")
+        if new == name.text:
+            raise RenameRefused(f"{new!r} is the name already")
+        home = self._analysis.homes.get(name)
+        if home is None:
+            raise RenameRefused(f"{name.text!r} is not a renameable name of this program")
+        key, scope = home
+        if reason := self._analysis.table.refusal(key, scope, new + key[len(name.text) :]):
+            raise RenameRefused(reason)
+        return tuple(Edit(start, end, new) for start, end in name.spans)
+
+    def insert(self, boundary: Boundary, statement: str) -> Edit:
+        """An edit that puts a statement at a boundary.
+
+        ``statement`` is given at indent 0 and may have several lines; its lines are indented to fit (so it must hold no
+        multi-line string whose content matters).
+        """
+        lines = statement.strip("\r\n").splitlines()
+        separator = boundary.between
+        after = boundary.after
+        if "\n" not in after and any("//" in line or line.lstrip().startswith("#") for line in lines):
+            after = "\n"  # a line comment or a directive must not swallow what follows it on the line
+        return Edit(boundary.start, boundary.end, boundary.before + separator.join(lines) + after)
+
+    @cached_property
+    def _tokens(self) -> tuple[tuple[Leaf, ...], tuple[tuple[int, int], ...]]:
+        leaves: list[Leaf] = []
+        comments: list[tuple[int, int]] = []
+        data, whole = self.data, self.language.whole
+        reached = 0
+        cursor = self.tree.walk()
+        while True:
+            node = cursor.node
+            assert node is not None
+            kind = node.type
+            is_comment = kind.endswith("comment")
+            if is_comment or kind in whole or not cursor.goto_first_child():
+                start, end = node.byte_range
+                if start > reached:
+                    leaves += self._gap(reached, start)
+                if is_comment:
+                    comments.append((start, end))
+                elif start < end and not data[start:end].isspace():
+                    leaves.append(Leaf(start, end, data[start:end].decode(), kind))
+                reached = max(reached, end)
+                while not cursor.goto_next_sibling():
+                    if not cursor.goto_parent():
+                        leaves += self._gap(reached, len(data))
+                        return tuple(leaves), tuple(comments)
+
+    def _gap(self, start: int, end: int) -> list[Leaf]:
+        """Text that a tree keeps in no node of its own (the inside of a format specification, a skipped byte)."""
+        text = self.data[start:end]
+        inner = text.strip()
+        if not inner:
+            return []
+        first = start + text.index(inner)
+        return [Leaf(first, first + len(inner), inner.decode(), "text")]
+
+    @property
+    def comments(self) -> tuple[tuple[int, int], ...]:
+        """Byte spans of the comments."""
+        return self._tokens[1]
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The program's tokens in order, without comments. The content of a string is a token of its own."""
+        return self._tokens[0]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one walk found; see :class:`Program` for the public parts.
+
+    Attributes:
+        homes: renameable name → its key and the scope that binds it.
+    """
+
+    table: Table
+    function: Name | None
+    parameters: tuple[Name, ...]
+    locals: tuple[Name, ...]
+    boundaries: tuple[Boundary, ...]
+    homes: Mapping[Name, tuple[str, Scope]]
+
+
+class Walk(ABC):
+    """One pass over a tree that fills a scope table; each language adds its handlers by node type.
+
+    A node without a handler passes its children on in the same scope. The pass keeps its own stack: real code nests deeper than
+    Python's.
+    """
+
+    handlers: ClassVar[Mapping[int, Any]]
+
+    def __init__(self, program: Program, *, nesting_clash: bool = False) -> None:
+        self.data = program.data
+        self.root = program.tree.root_node
+        self.table = Table(nesting_clash=nesting_clash)
+        self.stack: list[tuple[tree_sitter.Node, Scope]] = []
+        self.function: Scope | None = None
+        self.function_key: tuple[str, Scope] | None = None
+        self.function_start = 0
+        self.parameters: dict[str, int] = {}
+        self.blocks: list[tuple[tree_sitter.Node, tree_sitter.Node]] = []
+
+    def run(self) -> None:
+        """Walk the whole tree."""
+        stack = self.stack
+        handlers = self.handlers
+        stack.append((self.root, self.table.root))
+        while stack:
+            node, scope = stack.pop()
+            handler = handlers.get(node.kind_id)
+            if handler is not None:
+                handler(self, node, scope)
+            else:
+                stack += [(child, scope) for child in reversed(node.named_children)]
+        self.finish()
+
+    def finish(self) -> None:
+        """What can be decided only when every node was seen."""
+
+    def later(self, node: tree_sitter.Node | None, scope: Scope) -> None:
+        """Visit a node (pushed: the last pushed is visited first)."""
+        if node is not None:
+            self.stack.append((node, scope))
+
+    def text(self, node: tree_sitter.Node) -> str:
+        """The source of a node."""
+        start, end = node.byte_range
+        return self.data[start:end].decode()
+
+    def use(self, node: tree_sitter.Node, scope: Scope) -> str:
+        """Record a written name; returns it."""
+        start, end = node.byte_range
+        key = self.data[start:end].decode()
+        if key:
+            self.table.write(key, start, end, scope)
+        return key
+
+    def freeze_words(self, node: tree_sitter.Node) -> None:
+        """Nothing that is spelled inside this node may be renamed: it cannot be understood."""
+        self.table.frozen.update(re.findall(r"[^\W\d]\w*", self.text(node)))
+
+    def open_function(self, scope: Scope) -> bool:
+        """Make ``scope`` a function's; returns whether it is the first function."""
+        scope.function = scope
+        if self.function is None:
+            self.function = scope
+            scope.inner = True
+            return True
+        return False
+
+    @abstractmethod
+    def boundary_list(self) -> list[Boundary]:
+        """The boundaries of the blocks seen."""
+
+    def analysis(self) -> Analysis:
+        """Turn the table into names."""
+        homes: dict[Name, tuple[str, Scope]] = {}
+        parameters: list[tuple[int, Name]] = []
+        found: list[Name] = []
+        function: Name | None = None
+        table = self.table
+        if table.opaque is None:
+            for key in table.places:
+                if key in table.frozen:
+                    continue
+                for home, spans in table.by_home(key).items():
+                    if home is None:
+                        continue
+                    if self.function_key == (key, home):
+                        if key not in home.fixed:
+                            function = self._name(key, spans, "function")
+                            homes[function] = (key, home)
+                    elif home.inner and not table.is_fixed(key, home) and not key.endswith(")"):
+                        order = self.parameters.get(key) if home is self.function else None
+                        name = self._name(key, spans, "local" if order is None else "parameter")
+                        homes[name] = (key, home)
+                        if order is None:
+                            found.append(name)
+                        else:
+                            parameters.append((order, name))
+        parameters.sort(key=lambda pair: pair[0])
+        found.sort(key=lambda name: name.spans[0])
+        return Analysis(
+            table, function, tuple(p for _, p in parameters), tuple(found), tuple(self.boundary_list()), homes
+        )
+
+    @staticmethod
+    def _name(key: str, spans: list[tuple[int, int]], kind: NameKind) -> Name:
+        return Name(key.removesuffix("()"), tuple(sorted(set(spans))), kind)
+
+    @cached_property
+    def newline(self) -> str:
+        """The program's own line ending."""
+        return "\r\n" if b"\r\n" in self.data else "\n"
+
+    def line_start(self, position: int) -> int:
+        """First byte of the line that holds ``position``."""
+        return self.data.rfind(b"\n", 0, position) + 1
+
+    def margin(self, position: int) -> str:
+        """The white space that begins the line of ``position``."""
+        start = self.line_start(position)
+        line = self.data[start:position]
+        return line[: len(line) - len(line.lstrip(b" \t\f"))].decode()
+
+    def begins_line(self, position: int) -> bool:
+        """Is there nothing but white space before ``position`` on its line?"""
+        return not self.data[self.line_start(position) : position].strip(b" \t\f")
+
+
+def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[int, Any]:
+    """Handlers by tree-sitter's numeric node kind (several numbers may share a type).
+
+    Raises:
+        ValueError: the grammar knows no such node type.
+    """
+    table: dict[int, Any] = {}
+    names: set[str] = set()
+    for number in range(grammar.node_kind_count):
+        name = grammar.node_kind_for_id(number)
+        if name in handlers and grammar.node_kind_is_named(number):
+            table[number] = handlers[name]
+            names.add(name)
+    if missing := set(handlers) - names - {"ERROR"}:
+        raise ValueError(f"the grammar has no node types {sorted(missing)}")
+    if "ERROR" in handlers:
+        table[65535] = handlers["ERROR"]
+    return table

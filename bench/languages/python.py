@@ -1,0 +1,528 @@
+"""Python: scopes after the language reference (section 4.2, "Naming and binding"), boundaries by indentation."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import keyword
+import re
+import unicodedata
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import tree_sitter
+import tree_sitter_python
+from tree_sitter import Node
+
+from bench.languages.program import Boundary, Language, Program, Walk, kinds
+from bench.languages.scopes import Scope
+
+_GRAMMAR = tree_sitter.Language(tree_sitter_python.language())
+
+_REFLECTIVE = frozenset(
+    {"locals", "vars", "dir", "eval", "exec", "execfile", "globals", "currentframe", "_getframe", "f_locals"}
+)
+"""Names by which a program reads its own names: with one of them in use no rename is known to be safe."""
+
+_IDENTIFIER = _GRAMMAR.id_for_node_kind("identifier", True)
+_QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
+
+
+class PythonWalk(Walk):
+    """Fills the scope table from a Python tree."""
+
+    handlers: ClassVar[Mapping[int, Any]]
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.keywords: list[tuple[str, str]] = []  # (keyword argument, name of what is called or "")
+        self.called: set[int] = set()  # where a name is written as what is called
+        self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)
+
+    # ------------------------------------------------------------------------------------------------ uses and bindings
+
+    def identifier(self, node: Node, scope: Scope) -> None:
+        if self.use(node, scope) in _REFLECTIVE:
+            self.table.opaque = "the program inspects its own names"
+
+    def bind(self, node: Node | None, scope: Scope, *, fixed: bool = False) -> None:
+        """Bind an identifier in ``scope`` and record it."""
+        if node is None:
+            return
+        key = self.use(node, scope)
+        scope.bind(key)
+        if fixed:
+            scope.fixed.add(key)
+
+    def target(self, node: Node | None, scope: Scope) -> None:
+        """Bind the names of an assignment target; visit what is not a name (``a[i]``, ``a.b``)."""
+        if node is None:
+            return
+        if node.kind_id == _IDENTIFIER:
+            self.bind(node, scope)
+        elif node.type in _TARGETS:
+            for child in node.named_children:
+                self.target(child, scope)
+        else:
+            self.later(node, scope)
+
+    def assignment(self, node: Node, scope: Scope) -> None:
+        self.later(node.child_by_field_name("right"), scope)
+        self.later(node.child_by_field_name("type"), scope)
+        self.target(node.child_by_field_name("left"), scope)
+
+    def named_expression(self, node: Node, scope: Scope) -> None:
+        self.later(node.child_by_field_name("value"), scope)
+        name = node.child_by_field_name("name")
+        if name is not None:
+            (scope.function or self.table.root).bind(self.use(name, scope))
+
+    def for_statement(self, node: Node, scope: Scope) -> None:
+        for field in ("alternative", "body", "right"):
+            self.later(node.child_by_field_name(field), scope)
+        self.target(node.child_by_field_name("left"), scope)
+        self._extras(node, scope)
+
+    def _extras(self, node: Node, scope: Scope) -> None:
+        """An error inside a node whose children are visited by field."""
+        if node.has_error:
+            for child in node.children:
+                if child.is_error:
+                    self.error(child, scope)
+
+    def comprehension(self, node: Node, scope: Scope) -> None:
+        inner = Scope(scope)
+        first = True
+        children = node.named_children
+        for child in children:
+            if child.type == "for_in_clause":
+                self.target(child.child_by_field_name("left"), inner)
+                # The first iterable is evaluated outside (reference 6.2.4).
+                for right in child.children_by_field_name("right"):
+                    self.later(right, scope if first else inner)
+                first = False
+            else:
+                self.later(child, inner)
+
+    def as_pattern(self, node: Node, scope: Scope) -> None:
+        for child in node.named_children:
+            if child.type == "as_pattern_target":
+                for target in child.named_children:
+                    self.target(target, scope)
+            elif child.kind_id == _IDENTIFIER and child.prev_sibling is not None and child.prev_sibling.type == "as":
+                self.bind(child, scope)
+            else:
+                self.later(child, scope)
+
+    def except_clause(self, node: Node, scope: Scope) -> None:
+        """``except E as e`` comes as an ``as_pattern``; in Python 2's ``except E, e`` the name is frozen."""
+        children = node.named_children
+        values = [child for child in children if child.type not in ("block", "comment")]
+        for extra in values[1:]:
+            self.freeze_words(extra)
+        for child in reversed(children):
+            self.later(child, scope)
+
+    def delete_statement(self, node: Node, scope: Scope) -> None:
+        for child in node.named_children:
+            self.target(child, scope)
+
+    def global_statement(self, node: Node, scope: Scope) -> None:
+        home = scope.function or self.table.root
+        for child in node.named_children:
+            key = self.use(child, scope)
+            home.elsewhere.add(key)
+            self.table.root.bind(key)
+            self.table.frozen.add(key)
+
+    def nonlocal_statement(self, node: Node, scope: Scope) -> None:
+        for child in node.named_children:
+            key = self.use(child, scope)
+            self.table.frozen.add(key)
+
+    def imports(self, node: Node, scope: Scope) -> None:
+        """Imported names are bound and keep their names; the parts of a module's path are nobody's."""
+        from_module = node.type == "import_from_statement"
+        module = node.child_by_field_name("module_name")
+        for child in node.named_children:
+            if child == module:
+                continue
+            if child.type == "aliased_import":
+                self.bind(child.child_by_field_name("alias"), scope, fixed=True)
+            elif child.type == "dotted_name":
+                parts = child.named_children
+                if parts and not (from_module and len(parts) > 1):
+                    self.bind(parts[0], scope, fixed=True)
+
+    def type_alias(self, node: Node, scope: Scope) -> None:
+        self.freeze_words(node)
+
+    # ------------------------------------------------------------------------------------------------------------ matches
+
+    def case_pattern(self, node: Node, scope: Scope) -> None:
+        for child in reversed(node.named_children):
+            if child.type == "dotted_name":
+                self.capture(child, scope)
+            else:
+                self.later(child, scope)
+
+    def capture(self, node: Node, scope: Scope) -> None:
+        """A bare name in a pattern is a capture, a dotted one a value."""
+        parts = node.named_children
+        if len(parts) == 1:
+            self.bind(parts[0], scope)
+        elif parts:
+            self.use(parts[0], scope)
+
+    def class_pattern(self, node: Node, scope: Scope) -> None:
+        for position, child in enumerate(node.named_children):
+            if position == 0 and child.type == "dotted_name":
+                self.use(child.named_children[0], scope)
+            else:
+                self.later(child, scope)
+
+    def keyword_pattern(self, node: Node, scope: Scope) -> None:
+        for child in node.named_children[1:]:
+            if child.type == "dotted_name":
+                self.capture(child, scope)
+            else:
+                self.later(child, scope)
+
+    def splat_pattern(self, node: Node, scope: Scope) -> None:
+        for child in node.named_children:
+            if child.kind_id == _IDENTIFIER:
+                self.bind(child, scope)
+            else:
+                self.later(child, scope)
+
+    def dict_pattern(self, node: Node, scope: Scope) -> None:
+        values = node.children_by_field_name("value")
+        for child in node.named_children:
+            if child.type == "dotted_name":
+                if child in values:
+                    self.capture(child, scope)
+                else:
+                    self.use(child.named_children[0], scope)
+            else:
+                self.later(child, scope)
+
+    def match_statement(self, node: Node, scope: Scope) -> None:
+        """Its block holds cases, not statements: no boundary there."""
+        for child in reversed(node.named_children):
+            if child.type == "block":
+                for case in reversed(child.named_children):
+                    self.later(case, scope)
+            else:
+                self.later(child, scope)
+
+    # -------------------------------------------------------------------------------------------------- functions, classes
+
+    def function_definition(self, node: Node, scope: Scope) -> None:
+        inner = Scope(scope)
+        is_first = self.open_function(inner)
+        name = node.child_by_field_name("name")
+        key = ""
+        if name is not None:
+            key = self.use(name, scope)
+            scope.bind(key)
+            if is_first and key:
+                self.function_key = (key, scope)
+        if (generic := node.child_by_field_name("type_parameters")) is not None:
+            self.freeze_words(generic)
+        self.later(node.child_by_field_name("body"), inner)
+        self.later(node.child_by_field_name("return_type"), scope)
+        self.signature(node.child_by_field_name("parameters"), scope, inner, is_first)
+        self.signatures.append((key, scope, inner))
+        self._extras(node, scope)
+
+    def lambda_expression(self, node: Node, scope: Scope) -> None:
+        inner = Scope(scope)
+        inner.function = inner
+        self.later(node.child_by_field_name("body"), inner)
+        parameters = node.child_by_field_name("parameters")
+        if parameters is not None:
+            self.signature(parameters, scope, inner, False)
+        self.signatures.append(("", scope, inner))
+
+    def signature(self, parameters: Node | None, outer: Scope, inner: Scope, is_first: bool) -> None:
+        """Bind parameters inside; defaults and annotations belong to the enclosing scope."""
+        if parameters is None:
+            return
+        for child in parameters.named_children:
+            names: list[Node] = [child]
+            if child.type in ("default_parameter", "typed_default_parameter"):
+                name = child.child_by_field_name("name")
+                names = [name] if name is not None else []
+                self.later(child.child_by_field_name("value"), outer)
+                self.later(child.child_by_field_name("type"), outer)
+            elif child.type == "typed_parameter":
+                self.later(child.child_by_field_name("type"), outer)
+                names = child.named_children[:1]
+            while names:
+                name = names.pop()
+                if name.kind_id == _IDENTIFIER:
+                    self.bind(name, inner)
+                    if is_first:
+                        self.parameters[self.text(name)] = name.start_byte
+                elif name.type in ("list_splat_pattern", "dictionary_splat_pattern", "tuple_pattern"):
+                    names += name.named_children
+                elif name.is_error:
+                    self.error(name, inner)
+
+    def class_definition(self, node: Node, scope: Scope) -> None:
+        inner = Scope(scope, hidden=True)
+        inner.function = inner
+        name = node.child_by_field_name("name")
+        if name is not None:
+            self.bind(name, scope)
+        if (generic := node.child_by_field_name("type_parameters")) is not None:
+            self.freeze_words(generic)
+        self.later(node.child_by_field_name("body"), inner)
+        self.later(node.child_by_field_name("superclasses"), scope)
+        self._extras(node, scope)
+
+    def decorator(self, node: Node, scope: Scope) -> None:
+        """A decorator may look for parameters by name: the words in its strings stay as they are."""
+        for match in _QUOTED.finditer(self.text(node)):
+            self.table.frozen.update(re.findall(r"[^\W\d]\w*", match.group(2)))
+        for child in node.named_children:
+            self.later(child, scope)
+
+    # --------------------------------------------------------------------------------------------------------------- calls
+
+    def call(self, node: Node, scope: Scope) -> None:
+        function = node.child_by_field_name("function")
+        arguments = node.child_by_field_name("arguments")
+        callee = ""
+        if function is not None:
+            if function.kind_id == _IDENTIFIER:
+                callee = self.text(function)
+                self.called.add(function.start_byte)
+            elif function.type == "attribute":
+                attribute = function.child_by_field_name("attribute")
+                callee = self.text(attribute) if attribute is not None else ""
+        if arguments is not None:
+            if arguments.type == "argument_list":
+                for child in reversed(arguments.named_children):
+                    if child.type == "keyword_argument":
+                        name = child.child_by_field_name("name")
+                        if name is not None:
+                            self.keywords.append((self.text(name), callee))
+                        self.later(child.child_by_field_name("value"), scope)
+                    else:
+                        if child.type == "dictionary_splat":
+                            self.keywords.append(("**", callee))
+                        self.later(child, scope)
+            else:
+                self.later(arguments, scope)
+        self.later(function, scope)
+
+    def keyword_argument(self, node: Node, scope: Scope) -> None:
+        """One outside a call (a class's keyword): its name is nobody's."""
+        self.later(node.child_by_field_name("value"), scope)
+
+    def attribute(self, node: Node, scope: Scope) -> None:
+        name = node.child_by_field_name("attribute")
+        if name is not None and self.text(name) in _REFLECTIVE - {"dir", "vars", "eval"}:
+            self.table.opaque = "the program inspects its own names"
+        self.later(node.child_by_field_name("object"), scope)
+
+    def interpolation(self, node: Node, scope: Scope) -> None:
+        """``f"{x=}"`` prints the name, so the name stays."""
+        if any(child.type == "=" for child in node.children):
+            self.freeze_words(node)
+        for child in node.named_children:
+            self.later(child, scope)
+
+    def exec_statement(self, node: Node, scope: Scope) -> None:
+        self.table.opaque = "the program executes text"
+
+    def error(self, node: Node, scope: Scope) -> None:
+        self.freeze_words(node)
+        for child in reversed(node.named_children):
+            self.later(child, scope)
+
+    def block(self, node: Node, scope: Scope) -> None:
+        if scope is self.function:
+            self.blocks.append((node, node))
+        for child in reversed(node.named_children):
+            self.later(child, scope)
+
+    # -------------------------------------------------------------------------------------------------------------- finish
+
+    def finish(self) -> None:
+        table = self.table
+        for key in table.places:
+            # Names with two leading underscores are special or mangled; others than ASCII are normalised by Python.
+            if key.startswith("__") or not key.isascii():
+                table.frozen.add(key)
+        if self.keywords:
+            for name, outer, inner in self.signatures:
+                self._fix_keywords(name, outer, inner)
+
+    def _fix_keywords(self, name: str, outer: Scope, inner: Scope) -> None:
+        """A parameter that some call may name by keyword keeps its name."""
+        anybody = not name or name.startswith("__") or (outer.hidden and outer is not self.table.root and outer.inner)
+        hits = [(word, callee) for word, callee in self.keywords if word == "**" or word in inner.bound]
+        if not hits:
+            return
+        anybody = anybody or any(
+            start not in self.called and start != self._definition(name, outer, start)
+            for start, _, _ in self.table.places.get(name, ())
+        )
+        for word, callee in hits:
+            if callee == name or anybody:
+                if word == "**":
+                    if callee == name:
+                        inner.fixed.update(inner.bound)
+                else:
+                    inner.fixed.add(word)
+
+    def _definition(self, name: str, outer: Scope, start: int) -> int:
+        """``start`` if ``def`` stands before it, else -1: where the name is defined it is not passed around."""
+        return start if re.search(rb"\bdef\s+$", self.data[max(0, start - 40) : start]) else -1
+
+    # ---------------------------------------------------------------------------------------------------------- boundaries
+
+    def boundary_list(self) -> list[Boundary]:
+        """Before every statement that starts a line of its own, and before a body on its header's line."""
+        found: list[Boundary] = []
+        for number, (block, _) in enumerate(self.blocks):
+            statements = [c for c in block.named_children if c.type != "comment" and not c.is_error]
+            if number == 0 and statements and _is_docstring(statements[0]):
+                first = statements.pop(0)
+                if not statements and self.begins_line(first.start_byte):
+                    margin = self.newline + self.margin(first.start_byte)
+                    found.append(Boundary(first.end_byte, first.end_byte, margin, margin, ""))
+                elif not statements or not self.begins_line(statements[0].start_byte):
+                    continue
+            for position, statement in enumerate(statements):
+                boundary = self._before(statement, block if position == 0 else None)
+                if boundary is not None:
+                    found.append(boundary)
+        found.sort(key=lambda boundary: boundary.start)
+        return found
+
+    def _before(self, statement: Node, block: Node | None) -> Boundary | None:
+        start = statement.start_byte
+        if self.begins_line(start):
+            line = self.line_start(start)
+            if self.data[:line].rstrip(b"\r\n").endswith(b"\\"):
+                return None  # the line continues another
+            margin = self.newline + self.margin(start)
+            return Boundary(start, start, "", margin, margin)
+        if block is None or (owner := block.parent) is None:
+            return None
+        head = self.data[:start].rstrip(b" \t")
+        if not head.endswith(b":"):
+            return None
+        margin = self.margin(owner.start_byte)
+        margin = self.newline + margin + ("\t" if "\t" in margin else "    ")
+        return Boundary(len(head), start, margin, margin, margin)
+
+
+def _is_docstring(statement: Node) -> bool:
+    return (
+        statement.type == "expression_statement"
+        and statement.named_child_count == 1
+        and statement.named_child(0).type in ("string", "concatenated_string")
+    )
+
+
+_TARGETS = frozenset(
+    {
+        "pattern_list",
+        "tuple_pattern",
+        "list_pattern",
+        "list_splat_pattern",
+        "parenthesized_expression",
+        "expression_list",
+        "tuple",
+        "list",
+        "list_splat",
+    }
+)
+
+PythonWalk.handlers = kinds(
+    _GRAMMAR,
+    {
+        "identifier": PythonWalk.identifier,
+        "assignment": PythonWalk.assignment,
+        "augmented_assignment": PythonWalk.assignment,
+        "named_expression": PythonWalk.named_expression,
+        "for_statement": PythonWalk.for_statement,
+        "list_comprehension": PythonWalk.comprehension,
+        "set_comprehension": PythonWalk.comprehension,
+        "dictionary_comprehension": PythonWalk.comprehension,
+        "generator_expression": PythonWalk.comprehension,
+        "as_pattern": PythonWalk.as_pattern,
+        "except_clause": PythonWalk.except_clause,
+        "delete_statement": PythonWalk.delete_statement,
+        "global_statement": PythonWalk.global_statement,
+        "nonlocal_statement": PythonWalk.nonlocal_statement,
+        "import_statement": PythonWalk.imports,
+        "import_from_statement": PythonWalk.imports,
+        "future_import_statement": PythonWalk.imports,
+        "type_alias_statement": PythonWalk.type_alias,
+        "case_pattern": PythonWalk.case_pattern,
+        "class_pattern": PythonWalk.class_pattern,
+        "keyword_pattern": PythonWalk.keyword_pattern,
+        "splat_pattern": PythonWalk.splat_pattern,
+        "dict_pattern": PythonWalk.dict_pattern,
+        "match_statement": PythonWalk.match_statement,
+        "function_definition": PythonWalk.function_definition,
+        "lambda": PythonWalk.lambda_expression,
+        "class_definition": PythonWalk.class_definition,
+        "decorator": PythonWalk.decorator,
+        "call": PythonWalk.call,
+        "keyword_argument": PythonWalk.keyword_argument,
+        "attribute": PythonWalk.attribute,
+        "interpolation": PythonWalk.interpolation,
+        "exec_statement": PythonWalk.exec_statement,
+        "block": PythonWalk.block,
+        "ERROR": PythonWalk.error,
+    },
+)
+
+
+class Python(Language):
+    """Python 3 (Python 2's statements parse as far as the grammar goes)."""
+
+    name = "python"
+    keywords = frozenset(keyword.kwlist)
+    whole = frozenset({"string_content"})
+
+    def __init__(self) -> None:
+        super().__init__(_GRAMMAR)
+
+    def walk(self, program: Program) -> PythonWalk:
+        """A fresh walk."""
+        return PythonWalk(program)
+
+    def spells(self, name: str) -> bool:
+        """Python's own rule; a spelling that Python would normalise to another is refused."""
+        return name.isidentifier() and unicodedata.normalize("NFKC", name) == name
+
+    def join(self, name: str, suffix: str) -> str:
+        """``load`` + ``rb`` → ``load_rb``."""
+        return f"{name.rstrip('_')}_{suffix}" if name.strip("_") else name + suffix
+
+    def broken(self, text: str) -> int:
+        """0: compiles; 1: parses to a syntax tree but does not compile (``nonlocal`` of a bare inner function); 2: neither."""
+        return _broken(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _broken(text: str) -> int:
+    if text[:1] in (" ", "\t"):
+        text = "if 1:\n" + text  # a method cut out with its indent
+    for level, flags in ((0, 0), (1, ast.PyCF_ONLY_AST)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(text, "<program>", "exec", flags=flags, dont_inherit=True)
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
+            continue
+        return level
+    return 2

@@ -1,0 +1,168 @@
+"""Lexical scopes, and the question whether a rename keeps every name bound to what it was bound to.
+
+The model is one for the three languages: a tree of scopes, each binding *keys* (a name; a Java method is the key ``name()``,
+since methods have a namespace of their own), and the places where a key is written. A rename is safe when every place still
+finds the same scope afterwards, which is decided here and not by comparing text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Place = tuple[int, int, "Scope"]
+"""Start byte, end byte and scope of one written key."""
+
+NameKind = Literal["function", "parameter", "local"]
+
+
+class RenameRefused(ValueError):
+    """A rename that is illegal or might change what the program does; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A renameable name with all its places.
+
+    Attributes:
+        text: as written.
+        spans: byte spans ``[start, end)`` of the definition and of every use, ascending.
+        kind: ``function``, ``parameter`` (of the first function) or ``local`` (everything bound inside it).
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    kind: NameKind
+
+
+class Scope:
+    """One scope.
+
+    Attributes:
+        parent: the enclosing scope, ``None`` for the program.
+        hidden: its names are not seen from scopes nested in it (a Python class body).
+        bound: key → first byte at which the binding is visible (0: everywhere in the scope).
+        fixed: keys bound here that must keep their names (imports, members of a class).
+        elsewhere: keys that this scope declares to be the program's own (Python ``global``).
+        inner: inside the first function.
+    """
+
+    __slots__ = ("bound", "elsewhere", "fixed", "function", "hidden", "inner", "members", "parent")
+
+    def __init__(self, parent: Scope | None, *, hidden: bool = False, members: bool = False) -> None:
+        self.parent = parent
+        self.hidden = hidden
+        self.members = members
+        self.bound: dict[str, int] = {}
+        self.fixed: set[str] = set()
+        self.elsewhere: set[str] = set()
+        self.inner: bool = parent.inner if parent else False
+        self.function: Scope | None = parent.function if parent else None
+
+    def bind(self, key: str, visible_from: int = 0) -> None:
+        """Bind a key; the earliest visibility wins."""
+        known = self.bound.get(key)
+        if known is None or visible_from < known:
+            self.bound[key] = visible_from
+
+    def outwards(self) -> Iterator[Scope]:
+        """This scope and all that enclose it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+
+class Table:
+    """All written keys of a program and what forbids renaming them.
+
+    Attributes:
+        places: key → where it is written.
+        frozen: keys never renamed, in whatever scope, nor made by a rename.
+        opaque: why no name can be renamed at all (``eval`` …), or ``None``.
+        nesting_clash: whether a nested scope may not bind a name of an enclosing one (Java locals).
+    """
+
+    def __init__(self, *, nesting_clash: bool = False) -> None:
+        self.root = Scope(None)
+        self.places: dict[str, list[Place]] = {}
+        self.frozen: set[str] = set()
+        self.opaque: str | None = None
+        self.nesting_clash = nesting_clash
+
+    def write(self, key: str, start: int, end: int, scope: Scope) -> None:
+        """Record that ``key`` is written at ``[start, end)``."""
+        places = self.places.get(key)
+        if places is None:
+            self.places[key] = [(start, end, scope)]
+        else:
+            places.append((start, end, scope))
+
+    def resolve(self, key: str, scope: Scope, position: int) -> Scope | None:
+        """The scope whose binding of ``key`` is meant at ``position`` in ``scope``; ``None`` for a free name."""
+        here: Scope | None = scope
+        while here is not None:
+            if key in here.elsewhere:
+                return self.root
+            if (not here.hidden or here is scope) and here.bound.get(key, position + 1) <= position:
+                return here
+            here = here.parent
+        return None
+
+    def by_home(self, key: str) -> dict[Scope | None, list[tuple[int, int]]]:
+        """The places of a key, grouped by the scope they resolve to."""
+        groups: dict[Scope | None, list[tuple[int, int]]] = {}
+        for start, end, scope in self.places.get(key, ()):
+            groups.setdefault(self.resolve(key, scope, start), []).append((start, end))
+        return groups
+
+    def is_fixed(self, key: str, home: Scope) -> bool:
+        """Must the binding of ``key`` in ``home`` keep its name?"""
+        return self.opaque is not None or key in self.frozen or key in home.fixed or home.hidden or home.members
+
+    def refusal(self, old: str, home: Scope, new: str) -> str | None:
+        """Why binding ``old`` of ``home`` cannot become ``new``, or ``None`` when every name keeps its meaning."""
+        if new in self.frozen:
+            return f"{new!r} is used in a way that cannot be followed"
+        if new in home.bound or new in home.elsewhere:
+            return f"{new!r} is already bound in the same scope"
+        if reason := self._captured(old, home, new):
+            return reason
+        if self.nesting_clash and (reason := self._nested_clash(home, new)):
+            return reason
+        for start, _, scope in self.places.get(new, ()):
+            if self._passes(scope, home, new, start):
+                return f"{new!r} at byte {start} would be captured"
+        return None
+
+    def _captured(self, old: str, home: Scope, new: str) -> str | None:
+        """Does a scope between a use and its home bind the new key?"""
+        for start, _, scope in self.places.get(old, ()):
+            if self.resolve(old, scope, start) is not home:
+                continue
+            for between in scope.outwards():
+                if between is home:
+                    break
+                if new in between.elsewhere or (new in between.bound and (not between.hidden or between is scope)):
+                    return f"the use of {old!r} at byte {start} would be captured by another {new!r}"
+        return None
+
+    def _passes(self, scope: Scope, home: Scope, new: str, position: int) -> bool:
+        """Does the lookup of an existing ``new`` go through ``home`` (and so would end there)?"""
+        target = self.resolve(new, scope, position)
+        for here in scope.outwards():
+            if here is target and here is not home:
+                return False
+            if here is home:
+                return not home.hidden or scope is home
+        return False
+
+    def _nested_clash(self, home: Scope, new: str) -> str | None:
+        for start, _, scope in self.places.get(new, ()):
+            bound_at = self.resolve(new, scope, start)
+            if bound_at is None or bound_at.members:
+                continue
+            if any(s is home for s in bound_at.outwards()) or any(s is bound_at for s in home.outwards()):
+                return f"{new!r} is bound in a scope around or inside this one"
+        return None
