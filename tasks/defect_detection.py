@@ -1,0 +1,62 @@
+"""Defect detection: does a program hold a weak statement?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.context import Context
+from bench.contracts import LabelGoal, Task, TaskInfo, TaskKind
+from bench.samples import Splits
+from tasks.sources import defects, devign
+from tasks.sources.sizes import Size, embedded_sizes, published_sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefectDetection(Task):
+    """Programs of class 1 are defective; the attacker wants them to pass as class 0.
+
+    Attributes:
+        source: ``embedded`` (Python, made from the installed packages), or ``devign`` or ``juliet`` (C, files at ``path``).
+        path: folder with the published files ``function.json`` and ``train/valid/test.txt``.
+        train: samples of the training split; ``None`` for the source's default (published sets: all).
+        valid: of the validation split.
+        budget: of the split set aside for defenses.
+        test: of the test split.
+        max_tokens: embedded: most lexical tokens of a host function.
+    """
+
+    name = "defect_detection"
+    summary = "one program, defective or not"
+    paper = "CodeXGLUE (Lu et al., NeurIPS 2021 Datasets); Devign (Zhou et al., NeurIPS 2019)"
+
+    source: Literal["embedded", "devign", "juliet"] = "embedded"
+    path: str | None = None
+    train: Size = None
+    valid: Size = None
+    budget: Size = None
+    test: Size = None
+    max_tokens: int = 90
+
+    @property
+    def info(self) -> TaskInfo:
+        """Classification into ``clean`` and ``defective``, measured by accuracy."""
+        language = "python" if self.source == "embedded" else "c"
+        return TaskInfo(self.name, TaskKind.CLASSIFICATION, language, ("clean", "defective"), "accuracy")
+
+    def splits(self, context: Context) -> Splits:
+        """Build or load the data.
+
+        Raises:
+            bench.errors.DataError: a file is missing or malformed, or there are too few functions.
+            bench.errors.ConfigError: ``path`` is missing for a published set.
+        """
+        asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
+        if self.source == "embedded":
+            sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
+            return defects.splits(sizes, context, max_tokens=self.max_tokens)
+        return published_sizes(devign.load(self.source, self.path), asked, context)
+
+    def goal(self) -> LabelGoal:
+        """Defective programs shall be called clean."""
+        return LabelGoal(victim=1, target=0)

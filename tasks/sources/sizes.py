@@ -1,0 +1,77 @@
+"""How many samples each split gets: asked for by parameters, or the source's own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import pydantic
+
+from bench.context import Context
+from bench.errors import DataError
+from bench.samples import Sample, Splits
+
+Size = Annotated[int, pydantic.Field(ge=0)] | None
+"""A number of samples, or ``None`` for the source's default."""
+
+BUDGET_SHARE = 0.1
+"""Share of a published training split that is set aside for defenses where no number is asked for, at most a thousand."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set as its authors split it."""
+
+    name: str
+    train: Sequence[Sample]
+    valid: Sequence[Sample]
+    test: Sequence[Sample]
+
+
+def embedded_sizes(asked: Mapping[str, int | None], default: Mapping[str, int]) -> dict[str, int]:
+    """What was asked for, and the defaults for the rest."""
+    return {split: default[split] if number is None else number for split, number in asked.items()}
+
+
+def published_sizes(data: Published, asked: Mapping[str, int | None], context: Context) -> Splits:
+    """Cap the published splits and carve the budget from the training split, both by ``context.rng("data")``.
+
+    Which split a sample is in stays as published, so groups are as disjoint as its authors made them. The rest of a capped
+    split stays in the published order.
+
+    Raises:
+        DataError: more samples are asked for than a split holds.
+    """
+    available = len(data.train)
+    budget = asked["budget"]
+    if budget is None:
+        budget = min(1000, int(available * BUDGET_SHARE), max(0, available - (asked["train"] or 0)))
+    rng = context.rng("data", "published", data.name)
+    order = rng.permutation(available).tolist()
+    carved = sorted(order[:budget])
+    if budget > available:
+        _too_few(data.name, "train (for the budget)", budget, available)
+    remaining = sorted(order[budget:])
+    parts = {
+        "train": [data.train[i] for i in _cap(remaining, asked["train"], data.name, "train", order[budget:])],
+        "budget": [data.train[i] for i in carved],
+    }
+    for split, samples in (("valid", data.valid), ("test", data.test)):
+        shuffled = rng.permutation(len(samples)).tolist()
+        parts[split] = [samples[i] for i in _cap(sorted(shuffled), asked[split], data.name, split, shuffled)]
+    return Splits(**{split: tuple(part) for split, part in parts.items()}, notes={"source": {"name": data.name}})
+
+
+def _cap(everything: list[int], number: int | None, name: str, split: str, shuffled: list[int]) -> list[int]:
+    if number is None:
+        return everything
+    if number > len(everything):
+        _too_few(name, split, number, len(everything))
+    return sorted(shuffled[:number])
+
+
+def _too_few(name: str, split: str, wanted: int, there: int) -> None:
+    raise DataError(
+        f"{name}: {wanted} samples of {split} were asked for, {there} are there. Ask for fewer, or leave the number out."
+    )
