@@ -151,7 +151,9 @@ def _typed(frame: pd.DataFrame, columns: Mapping[str, Kind], what: str) -> pd.Da
 
 def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
     def wrong(place: int) -> NoReturn:
-        raise PluginError(f"{what}, column {name!r}, row {place}: {values.iloc[place]!r} is not {_SPOKEN[kind]}")
+        value = values.iloc[place]
+        value = value.item() if isinstance(value, np.generic) else value
+        raise PluginError(f"{what}, column {name!r}, row {place}: {value!r} is not {_SPOKEN[kind]}")
 
     if kind == "text":
         for place, value in enumerate(values):
@@ -181,7 +183,8 @@ def _refuse(frame: pd.DataFrame, bad: NDArray[np.bool_], column: str, why: str) 
         row = frame.iloc[int(np.argmax(bad))]
         where = f"{row['part']}/{row['id']}" if "part" in frame.columns else row["id"]
         more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
-        raise PluginError(f"column {column!r}, row {where}: {row[column]!r} {why}{more}")
+        value = row[column].item() if isinstance(row[column], np.generic) else row[column]
+        raise PluginError(f"column {column!r}, row {where}: {value!r} {why}{more}")
 
 
 def _values_in(frame: pd.DataFrame, column: str, allowed: list[str]) -> None:

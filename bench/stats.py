@@ -186,8 +186,10 @@ def auroc(negative: ArrayLike, positive: ArrayLike, level: float = LEVEL) -> Est
         spread = 1 + half * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return (theta - area) ** 2 - z * z * theta * (1 - theta) * spread / (m * n)
 
-    low = 0.0 if area == 0 else float(brentq(distance, 0.0, area))
-    high = 1.0 if area == 1 else float(brentq(distance, area, 1.0))
+    # At 0 and 1 the estimate itself is a trivial root; step off it.
+    inside = min(max(area, 1e-9), 1 - 1e-9)
+    low = 0.0 if area == 0 else float(brentq(distance, 0.0, inside))
+    high = 1.0 if area == 1 else float(brentq(distance, inside, 1.0))
     return Estimate(area, low, high, m + n)
 
 
