@@ -1,0 +1,91 @@
+"""Spectral signatures: poisoned samples stand out along the top singular directions of their class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.linalg import eigh
+
+from bench.context import Context
+from bench.contracts import Access, Filter, Known, Needs, Suspicion, TaskInfo
+from bench.errors import ModelError
+from defenses.filter.budget import blind_share, keep_all_but_the_most_suspicious, rows_by_label
+
+
+def spectral_scores(representations: NDArray[np.floating], vectors: int = 1) -> NDArray[np.float64]:
+    """Squared norm of each centred row's projection on the top right singular vectors of the centred matrix.
+
+    The right singular vectors of M are the eigenvectors of M'M, and these stand in the *columns* of what an
+    eigendecomposition returns. Taking a row instead, as widely copied code does, scores along an arbitrary direction.
+
+    Args:
+        representations: shape (n, d), one class.
+        vectors: how many directions; more than ``min(n, d)`` means all there are.
+
+    Returns:
+        float64 of shape (n,); zeros where the rows do not vary.
+    """
+    n, d = representations.shape
+    if not n or not d:
+        return np.zeros(n)
+    centred = representations.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    top = min(vectors, d)
+    _, directions = eigh(centred.T @ centred, subset_by_index=[d - top, d - 1])
+    return np.asarray(((centred @ directions) ** 2).sum(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectralSignatures(Filter):
+    """Score each training sample by its squared projection on the top singular directions of its observed class.
+
+    Source: Tran, Li and Madry, "Spectral Signatures in Backdoor Attacks", NeurIPS 2018, Algorithm 1: per class, centre
+    the learnt representations, take the top right singular vector, remove the 1.5 * eps highest squared projections.
+    ``vectors > 1`` sums over several directions, as Ramakrishnan and Albarghouthi do for code (ICPR 2022).
+
+    What is a port: the paper's eps is the true bound on the poison; here it is ``assumed_rate``, a blind guess that never
+    looks at the truth, applied to every class. Pairs are scored by the vector that the head sees for the pair. Code search
+    has no classes: the vectors of all programs are one class.
+
+    Scores of different classes are projections on different directions and keep their own scale, as in the paper.
+
+    Attributes:
+        assumed_rate: share of a class believed poisoned; 1.5 times as much of each class is removed (5 % removes 7.5 %).
+        vectors: number of singular directions.
+        layer: hidden layer the representations come from: 0 for the embedding output, -1 for the last.
+        pooling: how token vectors become one: as for the head (pairs: both programs joined), the mean, or the first token's
+            (pairs: of the first program).
+    """
+
+    name = "spectral_signatures"
+    summary = "removes what stands out along the top singular directions of its class"
+    paper = "Tran, Li and Madry: Spectral Signatures in Backdoor Attacks. NeurIPS 2018"
+    needs = Needs(training_set=True, model=Access.WEIGHTS)
+
+    assumed_rate: Annotated[float, Field(ge=0, lt=2 / 3)] = 0.05
+    vectors: Annotated[int, Field(ge=1)] = 1
+    layer: int = -1
+    pooling: Literal["head", "mean", "first"] = "head"
+
+    def judge(self, known: Known, task: TaskInfo, context: Context) -> Suspicion:
+        """Squared projections, and a decision that removes the budget of each class.
+
+        Raises:
+            bench.errors.ModelError: the model's representations are not finite (training diverged).
+        """
+        samples = known.training
+        scores = np.zeros(len(samples))
+        if samples:
+            representations = known.white_box.features(samples, layer=self.layer, pooling=self.pooling)
+            if not np.isfinite(representations).all():
+                raise ModelError(
+                    "spectral_signatures: the victim's representations of its training set are not finite. "
+                    "Its training has diverged; lower the learning rate of the suite's training settings."
+                )
+            for rows in rows_by_label(samples):
+                scores[rows] = spectral_scores(representations[rows], self.vectors)
+        return Suspicion(scores, keep_all_but_the_most_suspicious(scores, samples, blind_share(self.assumed_rate)))
