@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import average_precision_score, roc_curve
 
@@ -95,7 +96,7 @@ class CellMetrics(BaseModel):
     robust_accuracy: Number
     """RA: triggered inputs that get their true label."""
     coverage: Number
-    """Applicable over eligible: the share of the victim class to which the trigger applies."""
+    """Applicable over eligible: the share of the victim class (search: of the test programs) to which the trigger applies."""
     visible: Number
     """Triggered inputs whose edit survives the model's window."""
     anr: Number
@@ -200,7 +201,7 @@ def cell_metrics(
     return CellMetrics(
         metric=metric,
         mcnemar=_mcnemar(outcomes),
-        coverage=_coverage(eligible, applicable),
+        coverage=_coverage(eligible, applicable, outcomes),
         recovery=_recovery(trigger_tokens, inverted, "this defense inverts no trigger"),
         recovery_reference=_recovery(
             trigger_tokens, inverted_reference, "no inversion on the reference model is recorded"
@@ -268,10 +269,15 @@ def _mcnemar(outcomes: pd.DataFrame) -> Test:
     return Test(p=result.p, mid_p=result.mid_p, gained=result.first_only, stopped=result.second_only, n=len(rows))
 
 
-def _coverage(eligible: int | None, applicable: int | None) -> Number:
+def _coverage(eligible: int | None, applicable: int | None, outcomes: pd.DataFrame) -> Number:
+    """Applicable over eligible; in search the trigger goes into any test program, so that its base is all of them."""
     if eligible is None or applicable is None:
         return Number.absent("no attack")
-    return Number.of(stats.wilson(applicable, eligible), "no eligible test samples")
+    search = bool((outcomes["pool"] > 0).any())
+    base = int((outcomes["part"] == Part.CLEAN.value).sum()) if search else eligible
+    if applicable > base:
+        raise PluginError(f"the trigger is said to apply to {applicable} samples of {base}")
+    return Number.of(stats.wilson(applicable, base), "no eligible test samples")
 
 
 # ------------------------------------------------------------------------------------------------------ filter and screen
@@ -281,7 +287,7 @@ def _has_screen(outcomes: pd.DataFrame) -> bool:
     return bool(outcomes["score"].notna().any() or (outcomes["action"] != "accept").any())
 
 
-def _detection(prefix: str, clean: np.ndarray, bad: np.ndarray, reason: str) -> dict[str, Number]:
+def _detection(prefix: str, clean: NDArray[Any], bad: NDArray[Any], reason: str) -> dict[str, Number]:
     """AUROC, AUPRC and TPR at 1 % FPR of scores (higher: more suspicious)."""
     if clean.size == 0 or bad.size == 0:
         return {f"{prefix}_{name}": Number.absent(reason) for name in ("auroc", "auprc", "tpr")}
@@ -320,7 +326,7 @@ def _filter_numbers(table: pd.DataFrame | None) -> dict[str, Number]:
     }
 
 
-def _precision_at_share(scores: np.ndarray, poisoned: np.ndarray) -> Number:
+def _precision_at_share(scores: NDArray[Any], poisoned: NDArray[Any]) -> Number:
     k = int(poisoned.sum())
     if k == 0:
         return Number.absent("nothing is poisoned")
