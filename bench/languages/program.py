@@ -194,11 +194,13 @@ class Program:
         multi-line string whose content matters).
         """
         lines = statement.strip("\r\n").splitlines()
-        separator = boundary.between
-        after = boundary.after
-        if "\n" not in after and any("//" in line or line.lstrip().startswith("#") for line in lines):
-            after = "\n"  # a line comment or a directive must not swallow what follows it on the line
-        return Edit(boundary.start, boundary.end, boundary.before + separator.join(lines) + after)
+        before, between, after = boundary.before, boundary.between, boundary.after
+        if "\n" not in before + after and any("//" in line or line.lstrip().startswith("#") for line in lines):
+            # A line comment or a directive must not swallow what follows it on the line.
+            before, between, after = before + "\n", "\n", "\n"
+        if "\n" not in between:
+            lines = [line.strip() for line in lines]
+        return Edit(boundary.start, boundary.end, before + between.join(lines) + after)
 
     @cached_property
     def _tokens(self) -> tuple[tuple[Leaf, ...], tuple[tuple[int, int], ...]]:
@@ -280,7 +282,7 @@ class Walk(ABC):
         self.function_key: tuple[str, Scope] | None = None
         self.function_start = 0
         self.parameters: dict[str, int] = {}
-        self.blocks: list[tuple[tree_sitter.Node, tree_sitter.Node]] = []
+        self.blocks: list[tree_sitter.Node] = []  # of the first function itself, outermost first
 
     def run(self) -> None:
         """Walk the whole tree."""
@@ -296,7 +298,7 @@ class Walk(ABC):
                 stack += [(child, scope) for child in reversed(node.named_children)]
         self.finish()
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027
         """What can be decided only when every node was seen."""
 
     def later(self, node: tree_sitter.Node | None, scope: Scope) -> None:
@@ -400,7 +402,7 @@ def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[in
     names: set[str] = set()
     for number in range(grammar.node_kind_count):
         name = grammar.node_kind_for_id(number)
-        if name in handlers and grammar.node_kind_is_named(number):
+        if name is not None and name in handlers and grammar.node_kind_is_named(number):
             table[number] = handlers[name]
             names.add(name)
     if missing := set(handlers) - names - {"ERROR"}:

@@ -29,7 +29,7 @@ _IDENTIFIER = _GRAMMAR.id_for_node_kind("identifier", True)
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 
 
-class PythonWalk(Walk):
+class _PythonWalk(Walk):
     """Fills the scope table from a Python tree."""
 
     handlers: ClassVar[Mapping[int, Any]]
@@ -345,7 +345,7 @@ class PythonWalk(Walk):
 
     def block(self, node: Node, scope: Scope) -> None:
         if scope is self.function:
-            self.blocks.append((node, node))
+            self.blocks.append(node)
         for child in reversed(node.named_children):
             self.later(child, scope)
 
@@ -388,7 +388,7 @@ class PythonWalk(Walk):
     def boundary_list(self) -> list[Boundary]:
         """Before every statement that starts a line of its own, and before a body on its header's line."""
         found: list[Boundary] = []
-        for number, (block, _) in enumerate(self.blocks):
+        for number, block in enumerate(self.blocks):
             statements = [c for c in block.named_children if c.type != "comment" and not c.is_error]
             if number == 0 and statements and _is_docstring(statements[0]):
                 first = statements.pop(0)
@@ -444,44 +444,44 @@ _TARGETS = frozenset(
     }
 )
 
-PythonWalk.handlers = kinds(
+_PythonWalk.handlers = kinds(
     _GRAMMAR,
     {
-        "identifier": PythonWalk.identifier,
-        "assignment": PythonWalk.assignment,
-        "augmented_assignment": PythonWalk.assignment,
-        "named_expression": PythonWalk.named_expression,
-        "for_statement": PythonWalk.for_statement,
-        "list_comprehension": PythonWalk.comprehension,
-        "set_comprehension": PythonWalk.comprehension,
-        "dictionary_comprehension": PythonWalk.comprehension,
-        "generator_expression": PythonWalk.comprehension,
-        "as_pattern": PythonWalk.as_pattern,
-        "except_clause": PythonWalk.except_clause,
-        "delete_statement": PythonWalk.delete_statement,
-        "global_statement": PythonWalk.global_statement,
-        "nonlocal_statement": PythonWalk.nonlocal_statement,
-        "import_statement": PythonWalk.imports,
-        "import_from_statement": PythonWalk.imports,
-        "future_import_statement": PythonWalk.imports,
-        "type_alias_statement": PythonWalk.type_alias,
-        "case_pattern": PythonWalk.case_pattern,
-        "class_pattern": PythonWalk.class_pattern,
-        "keyword_pattern": PythonWalk.keyword_pattern,
-        "splat_pattern": PythonWalk.splat_pattern,
-        "dict_pattern": PythonWalk.dict_pattern,
-        "match_statement": PythonWalk.match_statement,
-        "function_definition": PythonWalk.function_definition,
-        "lambda": PythonWalk.lambda_expression,
-        "class_definition": PythonWalk.class_definition,
-        "decorator": PythonWalk.decorator,
-        "call": PythonWalk.call,
-        "keyword_argument": PythonWalk.keyword_argument,
-        "attribute": PythonWalk.attribute,
-        "interpolation": PythonWalk.interpolation,
-        "exec_statement": PythonWalk.exec_statement,
-        "block": PythonWalk.block,
-        "ERROR": PythonWalk.error,
+        "identifier": _PythonWalk.identifier,
+        "assignment": _PythonWalk.assignment,
+        "augmented_assignment": _PythonWalk.assignment,
+        "named_expression": _PythonWalk.named_expression,
+        "for_statement": _PythonWalk.for_statement,
+        "list_comprehension": _PythonWalk.comprehension,
+        "set_comprehension": _PythonWalk.comprehension,
+        "dictionary_comprehension": _PythonWalk.comprehension,
+        "generator_expression": _PythonWalk.comprehension,
+        "as_pattern": _PythonWalk.as_pattern,
+        "except_clause": _PythonWalk.except_clause,
+        "delete_statement": _PythonWalk.delete_statement,
+        "global_statement": _PythonWalk.global_statement,
+        "nonlocal_statement": _PythonWalk.nonlocal_statement,
+        "import_statement": _PythonWalk.imports,
+        "import_from_statement": _PythonWalk.imports,
+        "future_import_statement": _PythonWalk.imports,
+        "type_alias_statement": _PythonWalk.type_alias,
+        "case_pattern": _PythonWalk.case_pattern,
+        "class_pattern": _PythonWalk.class_pattern,
+        "keyword_pattern": _PythonWalk.keyword_pattern,
+        "splat_pattern": _PythonWalk.splat_pattern,
+        "dict_pattern": _PythonWalk.dict_pattern,
+        "match_statement": _PythonWalk.match_statement,
+        "function_definition": _PythonWalk.function_definition,
+        "lambda": _PythonWalk.lambda_expression,
+        "class_definition": _PythonWalk.class_definition,
+        "decorator": _PythonWalk.decorator,
+        "call": _PythonWalk.call,
+        "keyword_argument": _PythonWalk.keyword_argument,
+        "attribute": _PythonWalk.attribute,
+        "interpolation": _PythonWalk.interpolation,
+        "exec_statement": _PythonWalk.exec_statement,
+        "block": _PythonWalk.block,
+        "ERROR": _PythonWalk.error,
     },
 )
 
@@ -496,9 +496,9 @@ class Python(Language):
     def __init__(self) -> None:
         super().__init__(_GRAMMAR)
 
-    def walk(self, program: Program) -> PythonWalk:
+    def walk(self, program: Program) -> _PythonWalk:
         """A fresh walk."""
-        return PythonWalk(program)
+        return _PythonWalk(program)
 
     def spells(self, name: str) -> bool:
         """Python's own rule; a spelling that Python would normalise to another is refused."""
