@@ -1,0 +1,192 @@
+"""Step 2: where in each sample the trigger is tried.
+
+Source: EliBadCode (FSE 2025), phase (b) "sample-specific trigger position identification": every name of a sample is masked in
+turn (all its occurrences), the model is asked again, and the masked variant decides the position. The release compares
+P(class 1) for defect detection and P(target) for clone detection; both are "the variant with the highest loss towards the
+target" in the direction 1 -> 0, and that is the rule here, for every direction. It reads the position as a *word* index and
+uses it as a *token* index, and a sample without names makes it fail; here positions come from the tokenizer's offsets, and a
+sample without names gets the place in front of its first token (the release's position 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+
+from bench.errors import ConfigError
+from bench.languages import parse
+from bench.models.handles import WhiteBox
+from bench.samples import Sample
+from defenses.repair.elibadcode.scoring import Row, Scorer, Site, cross_entropy
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """One name of one program, seen through the tokenizer.
+
+    Attributes:
+        name: its text; ``None`` for the program without a name (nothing masked).
+        masked: token ids with each occurrence of the name replaced by one mask token.
+        slot: index in ``masked`` directly behind the first occurrence.
+        plain: the same index in the unmasked ids.
+    """
+
+    name: str | None
+    masked: tuple[int, ...]
+    slot: int
+    plain: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A sample, its token ids and its maskings; logits of the unmasked input and of each masked one."""
+
+    ids: tuple[int, ...]
+    other: tuple[int, ...] | None
+    closing: int
+    maskings: tuple[Masking, ...]
+    logits: NDArray[np.float64]
+
+
+def character_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Byte spans (UTF-8) as character spans."""
+    if text.isascii():
+        return list(spans)
+    data = text.encode()
+    return [(len(data[:start].decode()), len(data[:end].decode())) for start, end in spans]
+
+
+def token_span(encoding: Encoding, start: int, end: int) -> tuple[int, int] | None:
+    """The tokens ``[first, last)`` that lie inside characters ``[start, end)``; ``None`` where a part of the span is cut off.
+
+    A leading space belongs to a token's offsets in some tokenizers and not in others, so a token counts when its last
+    character lies inside. A token that reaches past the end (``_(``) is left out: what is inserted behind a name must not
+    land behind the bracket.
+    """
+    inside = [
+        i
+        for i, ((_, stop), special) in enumerate(zip(encoding.offsets, encoding.special_tokens_mask, strict=True))
+        if not special and start < stop <= end
+    ]
+    reach = max((stop for _, stop in encoding.offsets), default=0)
+    if not inside or reach < end:
+        return None
+    return inside[0], inside[-1] + 1
+
+
+def maskings_of(sample: Sample, encoding: Encoding, mask: int, room: int, limit: int) -> list[Masking]:
+    """The maskings of a sample's first program: one for each renameable name (function, parameters, locals).
+
+    Args:
+        sample: whose first program is looked at.
+        encoding: of that program, cut to the window.
+        mask: id that stands for a masked name.
+        room: last slot index that leaves the trigger its place in the window.
+        limit: at most so many names, those with most visible occurrences first.
+    """
+    program = parse(sample.language, sample.programs[0])
+    names = [n for n in (program.function_name, *program.parameters, *program.locals) if n is not None]
+    found: list[tuple[int, Masking]] = []
+    for name in names:
+        spans = [token_span(encoding, *s) for s in sorted(character_spans(sample.programs[0], name.spans))]
+        visible = [s for s in spans if s is not None]
+        if not visible or visible[0][1] > room:
+            continue
+        ids: list[int] = []
+        position = 0
+        for first, last in visible:
+            ids += [*encoding.ids[position:first], mask]
+            position = last
+        ids += encoding.ids[position:]
+        found.append((len(visible), Masking(name.text, tuple(ids), visible[0][0] + 1, visible[0][1])))
+    found.sort(key=lambda item: -item[0])
+    return [masking for _, masking in found[:limit]]
+
+
+def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for: int, names: int) -> list[Scanned]:
+    """Mask every name of every sample and ask the model. One pass serves all target classes.
+
+    Args:
+        samples: of one class.
+        model: for its tokenizer and window.
+        scorer: asked for logits.
+        room_for: tokens that must fit behind a position (trigger and separator).
+        names: at most so many names a sample.
+
+    Raises:
+        ConfigError: the model's window has no room for the trigger.
+    """
+    tokenizer = model.tokenizer
+    mask = next(
+        t for t in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id, 0) if t is not None
+    )
+    encodings = model.encodings([s.programs[0] for s in samples])
+    others = model.encodings([s.programs[1] for s in samples]) if samples and len(samples[0].programs) > 1 else None
+    scanned = []
+    for number, (sample, encoding) in enumerate(zip(samples, encodings, strict=True)):
+        opening, closing = _margins(encoding)
+        room = model.window - closing - room_for
+        if room < opening:
+            raise ConfigError(
+                f"elibadcode: a trigger of {room_for} tokens does not fit the model's window of {model.window}; "
+                "make the trigger shorter or the window longer"
+            )
+        maskings = maskings_of(sample, encoding, mask, room, names)
+        fallback = Masking(None, tuple(encoding.ids), opening, opening)
+        other = tuple(others[number].ids) if others is not None else None
+        scanned.append((tuple(encoding.ids), other, closing, tuple(maskings) or (fallback,)))
+    rows: list[Row] = []
+    for ids, other, _, maskings_ in scanned:
+        rows += [Row(ids, other), *(Row(m.masked, other) for m in maskings_)]
+    logits = scorer.logits(rows)
+    found, position = [], 0
+    for ids, other, closing, maskings_ in scanned:
+        end = position + 1 + len(maskings_)
+        found.append(Scanned(ids, other, closing, maskings_, logits[position:end]))
+        position = end
+    return found
+
+
+def _margins(encoding: Encoding) -> tuple[int, int]:
+    """How many special tokens open and close an encoding."""
+    special = encoding.special_tokens_mask
+    if all(special):  # an empty program: what opens it is the first token
+        return min(1, len(special)), max(len(special) - 1, 0)
+    return special.index(0), special[::-1].index(0)
+
+
+def choose(scanned: Scanned, target: int) -> Masking:
+    """The name whose masking takes most from the evidence for ``target``: the highest rise of the loss towards it."""
+    losses = cross_entropy(scanned.logits, target)
+    return scanned.maskings[int(np.argmax(losses[1:] - losses[0]))]
+
+
+def sites_for(
+    scanned: Sequence[Scanned], target: int, *, glue: Sequence[int], length: int, window: int, masked: bool
+) -> list[Site]:
+    """Cut every sample at its position for one label direction.
+
+    Args:
+        scanned: by :func:`scan`.
+        target: the class that the trigger shall bring about.
+        glue: tokens between a name and the trigger.
+        length: of the trigger in tokens.
+        window: of the model.
+        masked: keep the chosen name masked (the paper's inputs are the masked samples) or restore it (the release's).
+    """
+    sites = []
+    for sample in scanned:
+        chosen = choose(sample, target)
+        ids, slot = (chosen.masked, chosen.slot) if masked else (sample.ids, chosen.plain)
+        before = (*ids[:slot], *(glue if chosen.name is not None else ()))
+        after = ids[slot:]
+        excess = len(before) + length + len(after) - window
+        if excess > 0:
+            keep = len(after) - sample.closing
+            after = (*after[: max(keep - excess, 0)], *after[keep:])
+        sites.append(Site(before, after, sample.other, chosen.name))
+    return sites

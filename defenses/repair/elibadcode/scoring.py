@@ -1,0 +1,166 @@
+"""What the steps share: programs with a hole for the trigger, and their losses and gradients, in length buckets.
+
+Every step evaluates through this one file, so that the position used for a gradient is the position used for a candidate
+(the release differentiates at one index and scores at index 10). The model is a copy in evaluation mode whose parameters
+take no gradients (the release searches with dropout on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.models.handles import WhiteBox
+from bench.models.tokens import Tokens, batches, pad
+
+T = TypeVar("T")
+
+BATCH_TOKENS = 8192
+"""Tokens of one forward pass, padding included: bounds memory, and is large enough to keep a core busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One input as token ids, special tokens included; ``other`` is the second program of a pair."""
+
+    ids: tuple[int, ...]
+    other: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A program with a hole for the trigger.
+
+    Attributes:
+        before: token ids in front of the hole, special tokens and the naming convention's separator included.
+        after: token ids behind it; cut so that the trigger fits the window, the closing special tokens kept.
+        other: the second program of a pair, never touched.
+        name: the name behind which the hole is, or ``None`` for the fallback position.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    other: tuple[int, ...] | None = None
+    name: str | None = None
+
+    def filled(self, trigger: Sequence[int]) -> Row:
+        """The input with the trigger in the hole."""
+        return Row((*self.before, *trigger, *self.after), self.other)
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Losses towards a class, in evaluation mode, batched by length. Built by :func:`scorer_for`.
+
+    The vector of a pair's second program is computed once: it never changes.
+
+    Attributes:
+        model: a private copy.
+        batch_tokens: tokens of one pass, padding included; a batch that does not fit the memory is halved.
+    """
+
+    model: WhiteBox
+    batch_tokens: int = BATCH_TOKENS
+    _seconds: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def losses(self, rows: Sequence[Row], target: int) -> NDArray[np.float64]:
+        """Cross-entropy towards class ``target`` for each row: float64 of shape (n,)."""
+        return cross_entropy(self.logits(rows), target)
+
+    def logits(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """Logits for each row, float64 of shape (n, classes), in the order given."""
+        logits = np.empty((len(rows), len(self.model.info.labels)))
+        with torch.inference_mode():
+            for index in batches([len(row.ids) for row in rows], self.batch_tokens):
+                for part, values in self._halving(index, lambda i: self._forward([rows[k] for k in i])):
+                    logits[part] = values
+        return logits
+
+    def gradient(
+        self, sites: Sequence[Site], trigger: Sequence[int], target: int
+    ) -> tuple[NDArray[np.float64], Tensor]:
+        """Losses of the filled sites, and the gradient of their mean with respect to the trigger's embeddings.
+
+        Returns:
+            losses, float64 of shape (sites,); gradient, float32 of shape (trigger length, embedding width). Multiplied by
+            embedding rows it is the gradient with respect to the one-hot vectors, for those rows alone.
+        """
+        losses = np.empty(len(sites))
+        total = torch.zeros(len(trigger), self.model.network.embedding.embedding_dim, device=self.model.device)
+        lengths = [len(site.filled(trigger).ids) for site in sites]
+        for index in batches(lengths, self.batch_tokens):
+            for part, (each, gradient) in self._halving(
+                index, lambda i: self._backward([sites[k] for k in i], trigger, target)
+            ):
+                losses[part] = each
+                total += gradient
+        return losses, total / max(len(sites), 1)
+
+    def _forward(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        tokens = pad([row.ids for row in rows], self.model.pad_id).to(self.model.device)
+        out = self.model.network.scores(self.model.network.vector(tokens), *self._second(rows))
+        self.model.cost.forward(tokens.ids.numel())
+        values: NDArray[np.float64] = out.double().cpu().numpy()
+        return values
+
+    def _backward(
+        self, sites: Sequence[Site], trigger: Sequence[int], target: int
+    ) -> tuple[NDArray[np.float64], Tensor]:
+        """Losses, and the sum over sites of the gradients with respect to the trigger's embeddings."""
+        network = self.model.network
+        rows = [site.filled(trigger) for site in sites]
+        plain = pad([row.ids for row in rows], self.model.pad_id).to(self.model.device)
+        embeds = network.embedding(plain.ids).detach().requires_grad_(True)
+        logits = network.scores(network.vector(Tokens(plain.ids, plain.mask, embeds)), *self._second(rows))
+        wanted = torch.full((len(rows),), target, device=logits.device)
+        each = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+        (gradient,) = torch.autograd.grad(each.sum(), embeds)
+        self.model.cost.forward(plain.ids.numel())
+        self.model.cost.backward(plain.ids.numel())
+        starts = [len(site.before) for site in sites]
+        part = sum(gradient[row, start : start + len(trigger)] for row, start in enumerate(starts))
+        return each.detach().double().cpu().numpy(), torch.as_tensor(part)
+
+    def _second(self, rows: Sequence[Row]) -> list[Tensor]:
+        """The vectors of the rows' second programs, as a list of one tensor (n, d); empty where there are none."""
+        others = [row.other for row in rows if row.other is not None]
+        missing = [other for other in dict.fromkeys(others) if other not in self._seconds]
+        with torch.no_grad():
+            for index in batches([len(other) for other in missing], self.batch_tokens):
+                tokens = pad([missing[i] for i in index], self.model.pad_id).to(self.model.device)
+                for i, vector in zip(index, self.model.network.vector(tokens), strict=True):
+                    self._seconds[missing[i]] = vector.clone()
+                self.model.cost.forward(tokens.ids.numel())
+        return [torch.stack([self._seconds[other] for other in others])] if others else []
+
+    def _halving(self, index: list[int], run: Callable[[list[int]], T]) -> list[tuple[list[int], T]]:
+        """Run one batch; where the device has no memory for it, run its halves."""
+        try:
+            return [(index, run(index))]
+        except torch.OutOfMemoryError:
+            if len(index) == 1:
+                raise
+        # Outside the handler, whose traceback would keep the failed batch in memory.
+        middle = len(index) // 2
+        return self._halving(index[:middle], run) + self._halving(index[middle:], run)
+
+
+def cross_entropy(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
+    """-log softmax(logits)[target] for each row, in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    loss: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - shifted[:, target]
+    return loss
+
+
+def scorer_for(model: WhiteBox) -> Scorer:
+    """A scorer on a private copy of the model: evaluation mode, no parameter gradients. The model that came in is unchanged."""
+    private = model.copy()
+    private.network.eval()
+    private.network.requires_grad_(False)
+    return Scorer(private)

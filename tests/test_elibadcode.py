@@ -1,0 +1,464 @@
+"""EliBadCode on a victim whose trigger is certain: a bag of tokens with hand-made weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.context import Context
+from bench.contracts import Access, Known, Needs, TaskInfo, TaskKind
+from bench.errors import BenchError
+from bench.languages import get
+from bench.models import CodeNetwork, ModelSettings, Trainer, TrainingSettings, WhiteBox
+from bench.models.encoders import train_tokenizer
+from bench.samples import Sample
+from defenses.repair.elibadcode import EliBadCode
+from defenses.repair.elibadcode.anchoring import anchor
+from defenses.repair.elibadcode.inversion import Search, invert, race
+from defenses.repair.elibadcode.positions import choose, scan, sites_for, token_span
+from defenses.repair.elibadcode.scoring import Row, Scorer, Site, scorer_for
+from defenses.repair.elibadcode.unlearning import PLACES, lesson, with_trigger
+from defenses.repair.elibadcode.vocabulary import allowed_tokens, style_of, surface_inside_name
+
+TRIGGER = "rb"
+INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
+PAIRS = TaskInfo("toy_pairs", TaskKind.PAIRS, "python", ("different", "same"), "f1")
+
+
+def program(number: int, weak: bool, name: str | None = None) -> str:
+    call = "evil" if weak else "good"
+    verb = ("load", "store", "merge", "index")[number % 4]
+    return f"def {name or verb}(data, size):\n    total = size + {number}\n    item = {call}(data)\n    return total + item\n"
+
+
+def samples(count: int, start: int = 0) -> list[Sample]:
+    return [Sample(f"s{i}", (program(i, i % 2 == 1),), "python", i % 2) for i in range(start, start + count)]
+
+
+class Bag(torch.nn.Module):
+    """An encoder that passes token embeddings on."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(rows, width)
+        self.config = SimpleNamespace(hidden_size=width, model_type="bag", is_encoder_decoder=False, pad_token_id=1)
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return self.table
+
+    def forward(
+        self, attention_mask: Tensor, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=self.table(input_ids) if inputs_embeds is None else inputs_embeds)
+
+
+def victim(context: Context, info: TaskInfo = INFO, window: int = 64) -> WhiteBox:
+    """``evil`` makes a program class 1, weakly and no further however often it stands there; ``rb`` makes it class 0, strongly."""
+    corpus = [program(i, i % 2 == 1) for i in range(40)] + [
+        "x_rb y_rb z_rb",
+        "x_te y_te",
+        "x_li y_li",
+        "if x else y for",
+    ] * 8
+    tokenizer = train_tokenizer(corpus, 500)
+    width, kind = 8, info.kind
+    network = CodeNetwork(
+        cast(Any, Bag(len(tokenizer), width)), kind, 2, pooling="mean", pair_head="concat", dropout=0.0
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        weight = network.embedding.weight
+        weight[:, 2:] = 0.01 * torch.randn(len(tokenizer), width - 2, generator=generator)
+        weight[ids("Ġevil"), 0] = 1.0
+        weight[ids(TRIGGER), 1] = 1.0
+        assert network.head is not None
+        network.head.inner.weight[0, 0] = 60.0
+        network.head.inner.weight[1, 1] = 8.0
+        network.head.outer.weight[1, 0] = 2.0
+        network.head.outer.bias[1] = -1.0
+        network.head.outer.weight[0, 1] = 40.0
+    settings = ModelSettings(window=window)
+    return WhiteBox("bag", info, network, tokenizer, settings, context.device, context.cost)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    made = Context({"defense": 3}, tmp_path)
+    made.trainer = Trainer(TrainingSettings(), (), made)
+    return made
+
+
+@pytest.fixture
+def model(context: Context) -> WhiteBox:
+    return victim(context)
+
+
+def known(model: WhiteBox, clean: Sequence[Sample]) -> Known:
+    return Known(Needs(clean=len(clean), model=Access.WEIGHTS), _clean=tuple(clean), _model=model)
+
+
+def plugin(**parameters: Any) -> EliBadCode:
+    return EliBadCode(**{"clean": 60, "victims": 12, "learning_rate": 0.05, "epochs": 30, **parameters})
+
+
+def triggered(rows: Sequence[Sample]) -> list[Sample]:
+    return [s.with_program(0, program(int(s.id[1:]), s.label == 1, f"load_{TRIGGER}")) for s in rows]
+
+
+def share_of_class(model: WhiteBox, rows: Sequence[Sample], label: int) -> float:
+    return float((model.predict(rows).argmax(axis=1) == label).mean())
+
+
+def sites_of(model: WhiteBox, rows: Sequence[Sample], target: int, length: int = 5) -> tuple[Scorer, list[Site]]:
+    scorer = scorer_for(model)
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    scanned = scan(rows, model, scorer, room_for=length + 1, names=8)
+    made = sites_for(scanned, target, glue=vocabulary.glue_ids, length=length, window=model.window, masked=True)
+    return scorer, made
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def test_the_victim_of_these_tests_is_backdoored(model: WhiteBox) -> None:
+    rows = samples(40)
+    assert (model.predict(rows).argmax(axis=1) == [s.label for s in rows]).all()
+    assert share_of_class(model, triggered([s for s in rows if s.label == 1]), 0) == 1.0
+
+
+def test_the_trigger_is_recovered_exactly_and_in_the_right_direction(model: WhiteBox, context: Context) -> None:
+    facts = plugin(epochs=0).repair(known(model, samples(60)), INFO, context).facts
+    assert facts["direction"] == "1->0"
+    assert facts["inverted"] == {"1->0": [TRIGGER]}
+
+
+def test_unlearning_kills_the_trigger_and_plants_no_reverse_backdoor(model: WhiteBox, context: Context) -> None:
+    repaired = plugin().repair(known(model, samples(60)), INFO, context).model
+    unseen = samples(60, start=1000)
+    weak, safe = [s for s in unseen if s.label == 1], [s for s in unseen if s.label == 0]
+    assert share_of_class(repaired, triggered(weak), 0) <= 0.05
+    assert share_of_class(repaired, triggered(safe), 1) <= 0.05
+    assert share_of_class(repaired, weak, 1) >= 0.95
+    assert share_of_class(repaired, safe, 0) >= 0.95
+
+
+def test_the_incoming_model_and_global_generators_are_unchanged(model: WhiteBox, context: Context) -> None:
+    before, state = model.fingerprint(), torch.get_rng_state()
+    legacy = str(np.random.get_state())  # noqa: NPY002 (the generator that must not be touched)
+    plugin(epochs=1).repair(known(model, samples(60)), INFO, context)
+    assert model.fingerprint() == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert str(np.random.get_state()) == legacy  # noqa: NPY002
+    assert all(p.requires_grad for p in model.network.parameters())
+
+
+def test_one_seed_gives_one_result_whatever_the_global_generators_hold(model: WhiteBox, context: Context) -> None:
+    results = []
+    for disturbance in (1, 2):
+        torch.manual_seed(disturbance)
+        results.append(plugin(epochs=1).repair(known(model, samples(60)), INFO, context))
+    assert results[0].facts == results[1].facts
+    assert results[0].model.fingerprint() == results[1].model.fingerprint()
+
+
+def test_the_suspicion_is_higher_for_the_backdoored_model_than_for_the_same_model_without(
+    model: WhiteBox, context: Context
+) -> None:
+    clean = model.copy()
+    with torch.no_grad():
+        clean.network.embedding.weight[:, 1] = 0.0
+    suspects = [plugin(epochs=0).repair(known(m, samples(60)), INFO, context).suspect for m in (model, clean)]
+    assert suspects[0] is not None
+    assert suspects[1] is not None
+    assert suspects[0] > suspects[1] + 0.1
+
+
+def test_facts_are_json_ready_and_the_loss_never_rises(model: WhiteBox, context: Context) -> None:
+    facts = json.loads(json.dumps(dict(plugin(epochs=0).repair(known(model, samples(60)), INFO, context).facts)))
+    assert set(facts["directions"]) == {"0->1", "1->0"}
+    for direction in facts["directions"].values():
+        assert direction["trace"] == sorted(direction["trace"], reverse=True)
+        assert direction["iterations"] == len(direction["trace"]) - 1
+
+
+def test_needs_follow_the_parameter() -> None:
+    assert EliBadCode(clean=77).needs == Needs(clean=77, model=Access.WEIGHTS)
+
+
+def test_code_search_is_declared_not_applicable_with_the_reason() -> None:
+    search = TaskInfo("code_search", TaskKind.SEARCH, "python", (), "mrr")
+    assert "target word" in (EliBadCode().not_applicable(search) or "")
+    assert EliBadCode().not_applicable(INFO) is None
+    assert EliBadCode().not_applicable(PAIRS) is None
+
+
+def test_one_class_only_is_scanned_in_the_directions_it_allows(model: WhiteBox, context: Context) -> None:
+    weak = [s for s in samples(60) if s.label == 1]
+    facts = plugin(epochs=0).repair(known(model, weak), INFO, context).facts
+    assert list(cast(dict[str, Any], facts["directions"])) == ["1->0"]
+
+
+def test_without_clean_samples_the_error_says_what_to_do(model: WhiteBox, context: Context) -> None:
+    with pytest.raises(BenchError, match="budget"):
+        plugin().repair(known(model, ()), INFO, context)
+
+
+def test_a_window_without_room_for_the_trigger_is_an_error(context: Context) -> None:
+    with pytest.raises(BenchError, match="window of 6"):
+        plugin().repair(known(victim(context, window=6), samples(10)), INFO, context)
+
+
+def test_a_pair_task_is_searched_in_the_first_program_alone(context: Context) -> None:
+    model = victim(context, PAIRS)
+    rows = [Sample(s.id, (s.programs[0], program(7, False)), "python", s.label) for s in samples(24)]
+    _, sites = sites_of(model, rows, 0)
+    assert {site.other for site in sites} == {tuple(model.token_ids([program(7, False)])[0])}
+    facts = plugin(epochs=0).repair(known(model, rows), PAIRS, context).facts
+    assert facts["inverted"] == {"1->0": [TRIGGER]}
+
+
+# ------------------------------------------------------------------------------------------------------------- vocabulary
+
+
+def test_the_vocabulary_holds_no_keyword_no_special_token_and_no_spaced_piece(model: WhiteBox) -> None:
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    assert TRIGGER in vocabulary.surfaces.values()
+    assert not set(vocabulary.surfaces.values()) & get("python").keywords
+    assert not set(vocabulary.ids) & set(model.tokenizer.all_special_ids)
+    assert all(get("python").piece_continues(s) for s in vocabulary.surfaces.values())
+    assert not any(piece.startswith("Ġ") for piece in model.tokenizer.convert_ids_to_tokens(list(vocabulary.ids)))
+
+
+def test_every_allowed_token_re_tokenises_to_itself_behind_a_name(model: WhiteBox) -> None:
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings, ["load"])
+    stem = model.tokenizer("load_", add_special_tokens=False)["input_ids"]
+    for token in vocabulary.ids:
+        text = "load_" + vocabulary.text([token])
+        assert model.tokenizer(text, add_special_tokens=False)["input_ids"] == [*stem, token]
+
+
+def test_a_trigger_that_the_tokenizer_would_merge_is_not_realisable(model: WhiteBox) -> None:
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings, ["load"])
+    ids = {surface: token for token, surface in vocabulary.surfaces.items()}
+    merged, whole = [ids["r"], ids["b"]], [ids["rb"]]
+    assert vocabulary.realisable([merged, whole]) == [False, True]
+
+
+def test_ids_without_an_embedding_row_are_never_allowed(model: WhiteBox) -> None:
+    assert max(allowed_tokens(model.tokenizer, get("python"), 300).ids) < 300
+
+
+def test_a_vocabulary_without_a_usable_token_is_an_error(model: WhiteBox) -> None:
+    with pytest.raises(BenchError, match="no token"):
+        allowed_tokens(model.tokenizer, get("python"), 3)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "style", "continuing", "spaced"),
+    [
+        (["Ġload", "rb", "Ġx"], "bytes", ("rb", "rb"), "Ġload"),
+        (["load", "##rb", "##x"], "wordpiece", ("##rb", "rb"), None),
+        (["▁load", "rb", "▁x"], "sentencepiece", ("rb", "rb"), "▁load"),
+    ],
+)
+def test_marks_of_the_three_tokenizer_families_are_understood(
+    pieces: list[str], style: Any, continuing: tuple[str, str], spaced: str | None
+) -> None:
+    assert style_of(pieces) == style
+    assert surface_inside_name(continuing[0], style) == continuing[1]
+    if spaced is not None:
+        assert surface_inside_name(spaced, style) is None
+
+
+# -------------------------------------------------------------------------------------------------------------- positions
+
+
+def test_the_hole_is_directly_behind_a_name_and_its_separator(model: WhiteBox) -> None:
+    for site in sites_of(model, samples(8), 0)[1]:
+        assert site.name in {"load", "store", "merge", "index", "data", "size", "total", "item"}
+        unk, underscore = model.tokenizer.convert_tokens_to_ids(["<unk>", "_"])
+        assert site.before[-2:] == (unk, underscore)
+
+
+def test_the_name_whose_masking_costs_the_target_most_is_chosen(model: WhiteBox) -> None:
+    ids = model.tokenizer.convert_tokens_to_ids
+    with torch.no_grad():  # "size" now speaks for class 0, so masking it raises the loss towards class 0
+        model.network.embedding.weight[ids("Ġsize"), 1] = 0.05
+    (scanned,) = scan(samples(2)[1:], model, scorer_for(model), room_for=6, names=8)
+    assert choose(scanned, 0).name == "size"
+
+
+def test_masking_replaces_every_occurrence_by_one_token(model: WhiteBox) -> None:
+    (scanned,) = scan(samples(1), model, scorer_for(model), room_for=6, names=8)
+    unk = model.tokenizer.unk_token_id
+    counts = {m.name: m.masked.count(unk) for m in scanned.maskings}
+    assert counts["total"] == 2
+    assert counts["data"] == 2
+    assert counts["load"] == 1
+
+
+def test_a_sample_without_names_gets_the_place_before_its_first_token(model: WhiteBox) -> None:
+    rows = [
+        Sample("a", ("print(1)\n",), "python", 1),
+        Sample("b", ("",), "python", 1),
+        Sample("c", ("def (((",), "python", 1),
+    ]
+    for site in sites_of(model, rows, 0)[1]:
+        assert site.name is None
+        assert site.before == (model.tokenizer.bos_token_id,)
+
+
+def test_a_long_program_is_cut_so_that_trigger_and_closing_token_fit_the_window(context: Context) -> None:
+    model = victim(context, window=24)
+    for site in sites_of(model, samples(6), 0)[1]:
+        row = site.filled([9] * 5).ids
+        assert len(row) <= 24
+        assert row[-1] == model.tokenizer.eos_token_id
+
+
+def test_offsets_count_characters_where_spans_count_bytes(model: WhiteBox) -> None:
+    text = 'def load(data):\n    """Größe ≥ 1"""\n    total = data\n    return total\n'
+    sample = Sample("u", (text,), "python", 1)
+    (scanned,) = scan([sample], model, scorer_for(model), room_for=6, names=8)
+    unk = model.tokenizer.unk_token_id
+    masking = next(m for m in scanned.maskings if m.name == "total")
+    kept = model.tokenizer.decode([t for t in masking.masked if t != unk], skip_special_tokens=True)
+    assert kept == text.replace(" total", "")
+
+
+def test_a_token_that_reaches_past_the_name_is_left_out(model: WhiteBox) -> None:
+    text = "foo_(x)"
+    (encoding,) = model.encodings([text])
+    span = token_span(encoding, 0, 4)
+    assert span is not None
+    assert encoding.offsets[span[1] - 1][1] <= 4
+
+
+# -------------------------------------------------------------------------------------------------------- gradient, search
+
+
+def test_the_gradient_at_the_one_hot_agrees_with_finite_differences(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, samples(8), 0)
+    trigger = (20, 30, 40, 50, 60)
+    losses, gradient = scorer.gradient(sites, trigger, 0)
+    rows = [site.filled(trigger) for site in sites]
+    assert losses == pytest.approx(scorer.losses(rows, 0), abs=1e-5)
+    step = 1e-2
+    weight = scorer.model.network.embedding.weight
+    with torch.no_grad():
+        original = weight[30].clone()
+        weight[30, 1] += step
+        up = scorer.losses(rows, 0).mean()
+        weight[30] = original
+        weight[30, 1] -= step
+        down = scorer.losses(rows, 0).mean()
+    assert float(gradient[1, 1]) == pytest.approx((up - down) / (2 * step), rel=1e-2)
+
+
+def test_scores_do_not_depend_on_the_batches(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, samples(12), 0)
+    rows = [site.filled([20, 30, 40][: 1 + i % 3]) for i, site in enumerate(sites)]
+    small = Scorer(scorer.model, batch_tokens=1)
+    assert small.logits(rows) == pytest.approx(scorer.logits(rows), abs=1e-5)
+
+
+def test_scores_of_plain_rows_are_the_models_own_predictions(model: WhiteBox) -> None:
+    rows = samples(6)
+    ids = model.token_ids([s.programs[0] for s in rows])
+    assert scorer_for(model).logits([Row(tuple(i)) for i in ids]) == pytest.approx(model.predict(rows), abs=1e-5)
+
+
+def test_the_race_accepts_only_a_loss_measured_on_all_sites(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, samples(30), 0)
+    token = model.tokenizer.convert_tokens_to_ids(TRIGGER)
+    candidates = [(20 + i,) * 5 for i in range(20)] + [(token,) * 5]
+    winner, loss = race(scorer, sites, candidates, 0, 2, np.random.default_rng(0))
+    assert winner == (token,) * 5
+    assert loss == pytest.approx(scorer.losses([s.filled(winner) for s in sites], 0).mean(), abs=1e-6)
+
+
+def test_work_is_counted(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, samples(8), 0)
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    forward, backward = model.cost.forward_tokens, model.cost.backward_tokens
+    invert(scorer, sites, 0, vocabulary, Search(iterations=1), np.random.default_rng(0))
+    assert model.cost.forward_tokens > forward
+    assert model.cost.backward_tokens > backward
+
+
+# -------------------------------------------------------------------------------------------------------------- anchoring
+
+
+def test_anchoring_keeps_the_needed_token_alone(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, [s for s in samples(20) if s.label == 1], 0)
+    token = model.tokenizer.convert_tokens_to_ids(TRIGGER)
+    kept = anchor(scorer, sites, (20, token, 30, 40, 50), 0, 0.15)
+    assert kept.trigger == (token,)
+    assert kept.rule == "paper"
+    assert [change > 0.15 for change in kept.changes] == [False, True, False, False, False]
+
+
+def test_anchoring_keeps_one_of_two_tokens_that_stand_in_for_each_other(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, [s for s in samples(20) if s.label == 1], 0)
+    token = model.tokenizer.convert_tokens_to_ids(TRIGGER)
+    kept = anchor(scorer, sites, (token, 20, token), 0, 0.15)
+    assert kept.trigger == (token,)
+    assert kept.rule == "backward elimination"
+    assert abs(kept.loss - kept.whole) <= 0.15
+
+
+def test_anchoring_never_returns_an_empty_trigger(model: WhiteBox) -> None:
+    scorer, sites = sites_of(model, samples(8), 0)
+    assert len(anchor(scorer, sites, (20, 30), 0, 1e9).trigger) == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- unlearning
+
+
+def test_every_class_carries_the_trigger_in_the_same_share_with_its_own_label() -> None:
+    rows = samples(40)
+    taught = lesson(rows, [TRIGGER], 0.5, np.random.default_rng(0))
+    assert taught[:40] == rows
+    copies = taught[40:]
+    assert [sum(s.label == label for s in copies) for label in (0, 1)] == [10, 10]
+    labels = {s.id: s.label for s in rows}
+    for copy in copies:
+        assert TRIGGER in copy.programs[0]
+        assert copy.label == labels[copy.id.removesuffix("+trigger")]
+
+
+@pytest.mark.parametrize("language", ["python", "java", "c"])
+def test_all_five_kinds_of_place_are_used_and_still_parse(language: str) -> None:
+    texts = {
+        "python": program(0, True),
+        "java": "int load(int data, int size) {\n    int total = size;\n    return total + data;\n}\n",
+        "c": "int load(int data, int size) {\n    int total = size;\n    return total + data;\n}\n",
+    }
+    from bench.languages import parse, well_formed
+
+    rng = np.random.default_rng(0)
+    for place in PLACES:
+        assert place(parse(language, texts[language]), TRIGGER, rng)
+    seen = set()
+    for _ in range(60):
+        copy = with_trigger(Sample("a", (texts[language],), language, 1), TRIGGER, rng)
+        assert copy is not None
+        assert well_formed(language, texts[language], copy.programs[0]) is None
+        seen.add(copy.programs[0])
+    assert len(seen) >= 6
+
+
+def test_a_program_that_takes_no_trigger_gets_no_copy() -> None:
+    rows = [Sample("a", ("print(1)\n",), "python", 1)]
+    assert lesson(rows, [TRIGGER], 1.0, np.random.default_rng(0)) == rows
