@@ -93,6 +93,9 @@ class Plugin(ABC):
     """Task kinds it supports."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Import names of optional packages that it needs."""
+    toy_parameters: ClassVar[Mapping[str, object]] = {}
+    """Parameters under which the conformance suite exercises it on its toy (tiny model, a few dozen programs), for methods
+    whose default budget would take minutes there. Never used for a result."""
 
     def not_applicable(self, task: TaskInfo) -> str | None:
         """Why this plugin skips a task, or ``None`` where it applies. "Not applicable" is not "failed"."""
@@ -113,6 +116,14 @@ class Task(Plugin):
     @abstractmethod
     def info(self) -> TaskInfo:
         """Name, kind, language, classes and metric."""
+
+    def origin(self) -> Mapping[str, str]:
+        """What the data is made from: package versions, or digests of files. Part of the data's key; quick to compute.
+
+        Raises:
+            bench.errors.DataError: a file is missing.
+        """
+        return {}
 
     @abstractmethod
     def splits(self, context: Context) -> Splits:
@@ -322,7 +333,7 @@ class Known:
     @property
     def goal(self) -> Goal:
         """The attacker's goal (badge: knows target)."""
-        return self._get(self._goal, "target_label")
+        return cast("Goal", self._get(self._goal, "target_label"))
 
     @property
     def poison_rate(self) -> float:

@@ -33,6 +33,10 @@ class StoreError(BenchError):
     """A store entry cannot be read or written."""
 
 
+class Interrupted(Exception):
+    """Ctrl-C, after the workers were stopped. What was published is kept."""
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` or the list of what there is."""
     options = sorted(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -35,7 +36,8 @@ class Coordinates(BaseModel):
     @property
     def slug(self) -> str:
         """A name fit for files and nox sessions."""
-        return "-".join([self.task, self.model, self.attack, self.defense.replace("/", "."), f"s{self.seed}"])
+        parts = [self.task, self.model, self.attack, self.defense, f"s{self.seed}"]
+        return "-".join(re.sub(r"[^A-Za-z0-9._=,\[\]]+", ".", part) for part in parts)
 
 
 class PluginUse(BaseModel):

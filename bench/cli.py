@@ -1,0 +1,184 @@
+"""The command line: thin; everything it does is a function elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import BenchError, ConfigError, Interrupted
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Benchmark of backdoor attacks on, and defenses of, neural code models.",
+)
+
+SuiteArgument = Annotated[str, typer.Argument(help="A suite file, or a name from results/suites.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="CODEBACKDOORBENCH_STORE", help="Where stage results lie.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Where records and boards lie.")]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes; 0: one a core.")]
+PluginsOption = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A plugin file outside the tree; may be repeated.")
+]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="axis=value, to run a part; may be repeated.")]
+
+DEFAULT_STORE = Path(".store")
+DEFAULT_RESULTS = Path("results")
+
+
+def parse_only(values: list[str] | None) -> dict[str, list[str]]:
+    """``axis=value`` options by axis.
+
+    Raises:
+        ConfigError: not of that form, or an unknown axis.
+    """
+    from bench.errors import suggest
+
+    axes = ("task", "model", "attack", "defense", "seed")
+    chosen: dict[str, list[str]] = {}
+    for value in values or []:
+        axis, equals, wanted = value.partition("=")
+        if not equals or axis not in axes:
+            raise ConfigError(f"--only {value!r} must be AXIS=VALUE.{suggest(axis, axes)}")
+        chosen.setdefault(axis, []).append(wanted)
+    return chosen
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    jobs: JobsOption = 0,
+    store: StoreOption = DEFAULT_STORE,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginsOption = None,
+    only: OnlyOption = None,
+) -> None:
+    """Run a suite, or what is missing of it, and print its board."""
+    from bench.running import run_suite
+
+    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], parse_only(only)))
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    plugin: PluginsOption = None,
+    only: OnlyOption = None,
+) -> None:
+    """Show what a suite would run, what is known already, and what the rest will cost."""
+    from bench.running import show_plan
+
+    show_plan(suite, store, plugin or [], parse_only(only))
+
+
+@app.command()
+def cell(
+    task: Annotated[str, typer.Option(help="Task, e.g. defect_detection or 'defect_detection[train=500]'.")],
+    attack: Annotated[str, typer.Option(help="Attack, e.g. 'dead_code[variant=grammar]'.")],
+    defense: Annotated[str, typer.Option(help="Defense, or none.")],
+    model: Annotated[str, typer.Option(help="Model.")] = "tiny",
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    suite: Annotated[str, typer.Option(help="Suite whose settings and labels are used.")] = "quickstart",
+    jobs: JobsOption = 0,
+    store: StoreOption = DEFAULT_STORE,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginsOption = None,
+) -> None:
+    """Run one cell, given by its coordinates, and print its numbers."""
+    from bench.running import run_cell
+
+    at = {"task": task, "model": model, "attack": attack, "defense": defense}
+    raise typer.Exit(run_cell(suite, at, seed, jobs or os.cpu_count() or 1, store, results, plugin or []))
+
+
+@app.command()
+def board(suite: SuiteArgument, results: ResultsOption = DEFAULT_RESULTS) -> None:
+    """Make a suite's board again from its stored outcomes; no model is needed."""
+    from bench.running import make_board
+
+    make_board(suite, results, Console())
+
+
+@app.command("list")
+def list_plugins(plugin: PluginsOption = None) -> None:
+    """List every plugin, with the reason where one cannot be imported."""
+    from bench.plugins import Registry, parameters_of
+
+    registry = Registry().discover()
+    for path in plugin or []:
+        registry.add_file(path)
+    table = Table(title="plugins", show_lines=False)
+    for column in ("family", "name", "version", "summary", "parameters"):
+        table.add_column(column, overflow="fold")
+    for listing in registry.listings():
+        if listing.broken is not None:
+            table.add_row(listing.family, listing.name, "", f"[red]cannot be imported:[/] {listing.broken}", "")
+            continue
+        cls = registry.load(listing.family, listing.name)
+        built = registry.build(listing.family, listing.name)
+        shown = ", ".join(f"{k}={v!r}" for k, v in parameters_of(built).items())
+        table.add_row(listing.family, listing.name, str(cls.version), cls.summary, shown)
+    Console().print(table)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Plugin files; none: every plugin of the project.")] = None,
+) -> None:
+    """Run the conformance suite on plugins."""
+    from bench import conformance
+
+    raise typer.Exit(conformance.check(paths or []))
+
+
+@app.command()
+def new(
+    family: Annotated[str, typer.Argument(help="attack, filter, training, repair or screen.")],
+    name: Annotated[str, typer.Argument(help="Its name in suites, e.g. my_defense.")],
+    folder: Annotated[Path, typer.Option(help="Where to write the file.")] = Path(),
+) -> None:
+    """Write a new plugin that already passes the conformance suite."""
+    from bench.scaffold import write_plugin
+
+    path = write_plugin(family, name, folder)
+    Console().print(f"wrote {path}\nnext: edit it, then  codebackdoorbench check {path}")
+
+
+@app.command()
+def why(
+    what: Annotated[str, typer.Argument(help="A result's key (or the beginning of one).")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Explain a key: everything that went into a stored result."""
+    from bench.running import explain
+
+    explain(what, store, Console())
+
+
+def main() -> None:
+    """Entry point: errors for people are one message and exit status 2; an interrupt is 130."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    console = Console(stderr=True)
+    try:
+        app()
+    except BenchError as error:
+        console.print("[bold red]error:[/]", end=" ")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except (KeyboardInterrupt, Interrupted):
+        console.print("\ninterrupted. Everything that was finished is stored: the same command goes on from here.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

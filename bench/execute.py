@@ -1,0 +1,277 @@
+"""Running a graph of stages: in this process, or in a local pool of processes.
+
+A stage that raises, dies or runs out of time blocks its descendants and nothing else. Whatever is published stays, so
+running again is resuming. A worker that is killed (signal, out of memory) is the machine's failure, not the method's:
+its stage is tried again, twice.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from bench.errors import StoreError
+from bench.plugins import Registry
+from bench.stages import Stage, Workshop, run_stage
+from bench.store import Store
+
+RETRIES_AFTER_DEATH = 2
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a stage, for whoever shows progress.
+
+    Attributes:
+        what: start, done, failed, blocked, lost (its worker died; it is tried again).
+    """
+
+    what: str
+    stage: Stage
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass
+class Report:
+    """What became of the stages."""
+
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Key -> key of the failed ancestor."""
+
+
+class StageLost(Exception):
+    """A stage's worker died again and again."""
+
+
+def _reason(error: BaseException) -> str:
+    kind = error.kind if isinstance(error, StageFailed) else type(error).__name__
+    return f"{kind}: {error}"
+
+
+class Run:
+    """One execution of a graph."""
+
+    def __init__(self, stages: Mapping[str, Stage], store: Store, watch: Callable[[Event], None]) -> None:
+        self._stages = stages
+        self._store = store
+        self._watch = watch
+        self.report = Report()
+
+    def pending(self) -> list[Stage]:
+        """Stages that are not in the store, in order; the stored ones count as done."""
+        waiting = []
+        for key, stage in self._stages.items():
+            if self._store.find(stage.kind, key) is not None:
+                self.report.done.add(key)
+            else:
+                waiting.append(stage)
+        return waiting
+
+    def ready(self, stage: Stage) -> bool | None:
+        """True when all parents are there, ``None`` when one of them can never be."""
+        for _, key in stage.parents.values():
+            if key in self.report.failed or key in self.report.blocked:
+                self.report.blocked[stage.key] = self.report.blocked.get(key, key)
+                return None
+        return all(key in self.report.done for _, key in stage.parents.values())
+
+    def finish(self, stage: Stage, seconds: float) -> None:
+        """A stage published its result."""
+        self.report.done.add(stage.key)
+        self._watch(Event("done", stage, seconds))
+
+    def fail(self, stage: Stage, error: BaseException, text: str) -> None:
+        """A stage failed: a record, and everything below it is blocked."""
+        self.report.failed[stage.key] = _reason(error)
+        self._store.fail(stage.kind, stage.key, _reason(error), text)
+        self._watch(Event("failed", stage, reason=_reason(error)))
+
+    def block(self, stage: Stage) -> None:
+        """A stage cannot run because an ancestor failed."""
+        self._watch(Event("blocked", stage, reason=self.report.blocked[stage.key]))
+
+    # ------------------------------------------------------------------------------------------------ this process
+
+    def here(self, registry: Registry, show: bool) -> Report:
+        """Run in this process, one stage after the other.
+
+        Raises:
+            StoreError: the store cannot be written (full disk); nothing more can be kept.
+        """
+        workshop = Workshop(self._store, registry, show)
+        for stage in self.pending():
+            if self.ready(stage) is None:
+                self.block(stage)
+                continue
+            self._watch(Event("start", stage))
+            started = time.perf_counter()
+            try:
+                run_stage(stage, workshop)
+            except StoreError:
+                raise
+            except Exception as error:
+                self.fail(stage, error, traceback.format_exc())
+            else:
+                self.finish(stage, time.perf_counter() - started)
+        return self.report
+
+    # ------------------------------------------------------------------------------------------------------- a pool
+
+    def pool(self, registry: Registry, jobs: int, seconds: float | None) -> Report:
+        """Run in ``jobs`` processes; each stage gets at most ``seconds``.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        waiting = self.pending()
+        deaths: dict[str, int] = {}
+        running: dict[Future[float], Stage] = {}
+        arguments = (str(self._store.root), tuple(str(p) for p in registry.files()))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["bench.stages"])
+        pool: Any = ProcessPool(max_workers=jobs, context=context, initializer=_prepare_worker, initargs=arguments)
+        try:
+            with _single_threaded_children():
+                while waiting or running:
+                    waiting = self._submit(pool, waiting, running, jobs, seconds)
+                    if not running:
+                        continue
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        stage = running.pop(future)
+                        retry = self._collect(future, stage, deaths)
+                        if retry:
+                            waiting.insert(0, stage)
+        except BaseException:
+            pool.stop()
+            pool.join()
+            raise
+        pool.close()
+        pool.join()
+        return self.report
+
+    def _submit(
+        self, pool: Any, waiting: list[Stage], running: dict[Future[float], Stage], jobs: int, seconds: float | None
+    ) -> list[Stage]:
+        """Start what is ready, longest first, never more than there are workers (so that a start is a start)."""
+        left: list[Stage] = []
+        ready: list[Stage] = []
+        for stage in waiting:
+            state = self.ready(stage)
+            if state is None:
+                self.block(stage)
+            elif state:
+                ready.append(stage)
+            else:
+                left.append(stage)
+        ready.sort(key=lambda s: -self._weight(s))
+        free = max(0, jobs - len(running))
+        for stage in ready[:free]:
+            self._watch(Event("start", stage))
+            running[pool.schedule(_work, args=(stage,), timeout=seconds)] = stage
+        order = {key: i for i, key in enumerate(self._stages)}
+        return sorted([*left, *ready[free:]], key=lambda s: order[s.key])
+
+    def _weight(self, stage: Stage) -> int:
+        """Critical path first: how many tokens hang on this stage, itself included."""
+        if not hasattr(self, "_weights"):
+            children: dict[str, list[str]] = {}
+            for key, s in self._stages.items():
+                for _, parent in s.parents.values():
+                    children.setdefault(parent, []).append(key)
+            self._weights: dict[str, int] = {}
+            for key in reversed(list(self._stages)):
+                below = [self._weights.get(c, 0) for c in children.get(key, [])]
+                self._weights[key] = self._stages[key].tokens + max(below, default=0) + sum(below) // 1000 + 1
+        return self._weights[stage.key]
+
+    def _collect(self, future: Future[float], stage: Stage, deaths: dict[str, int]) -> bool:
+        """Book a finished future; True when the stage shall be tried again."""
+        try:
+            seconds = future.result()
+        except ProcessExpired as error:
+            deaths[stage.key] = deaths.get(stage.key, 0) + 1
+            if deaths[stage.key] <= RETRIES_AFTER_DEATH:
+                self._watch(Event("lost", stage, reason=f"its worker died (exit code {error.exitcode}); trying again"))
+                return True
+            lost = StageLost(f"its worker died {deaths[stage.key]} times (exit code {error.exitcode}); out of memory?")
+            self.fail(stage, lost, "")
+        except (TimeoutError, concurrent.futures.TimeoutError):
+            self.fail(stage, TimeoutError("it took longer than the suite's stage_seconds"), "")
+        except StoreError:
+            raise
+        except Exception as error:
+            self.fail(stage, error, getattr(error, "traceback", "") or traceback.format_exc())
+        else:
+            self.finish(stage, seconds)
+        return False
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Workers must not start a thread pool of their own beside the stage's: parallelism has one owner, the plan."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names[:2], "1"), TOKENIZERS_PARALLELISM="false")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+_workshop: Workshop | None = None
+
+
+def _prepare_worker(store: str, plugin_files: Sequence[str]) -> None:
+    """Once a worker: open the store and find the plugins. Ctrl-C is the parent's business."""
+    global _workshop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    registry = Registry().discover()
+    for file in plugin_files:
+        registry.add_file(Path(file))
+    _workshop = Workshop(Store(Path(store)), registry)
+
+
+def _work(stage: Stage) -> float:
+    """Run one stage in a worker; returns its wall seconds."""
+    assert _workshop is not None
+    started = time.perf_counter()
+    try:
+        run_stage(stage, _workshop)
+    except StoreError:
+        raise
+    except Exception as error:
+        # Exceptions of plugins may not survive pickling; their text does.
+        text = traceback.format_exc()
+        raise StageFailed(type(error).__name__, str(error), text) from None
+    return time.perf_counter() - started
+
+
+class StageFailed(Exception):
+    """A stage raised in a worker."""
+
+    def __init__(self, kind: str, message: str, text: str) -> None:
+        super().__init__(kind, message, text)
+        self.kind, self.message, self.traceback = kind, message, text
+
+    def __str__(self) -> str:
+        return self.message

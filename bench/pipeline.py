@@ -1,0 +1,296 @@
+"""From cells to a graph of stages in which everything that cells can share stands once.
+
+::
+
+    data ─► poison ─► train (victim) ─► [filter ─► train] | [train with a rule] | [repair] ─► predict ─► score
+      └──► train (reference: same seed, clean data) ────────────────────────────► predict ────┘
+                                                       [screen] ─► predict
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from bench.contracts import Access, Defense, Plugin, Policy, TaskInfo
+from bench.errors import ConfigError
+from bench.plugins import parameters_of
+from bench.records import Coordinates, PluginUse
+from bench.stages import Stage, goal_json
+from bench.suite import CellPlan, Suite
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "tree-sitter",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+)
+
+
+@dataclass(frozen=True)
+class CellGraph:
+    """A cell and the stages that lead to its score; no stages where it is not applicable."""
+
+    plan: CellPlan
+    score: Stage | None
+    stages: tuple[Stage, ...]
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Where the cell stands."""
+        return self.plan.coordinates
+
+
+def badges(defense: Defense | None) -> list[str]:
+    """What a defense is allowed to know, in words."""
+    if defense is None:
+        return []
+    needs = defense.needs
+    words = []
+    if needs.clean:
+        words.append(f"{needs.clean} clean samples")
+    if needs.training_set:
+        words.append("training set")
+    if needs.model is Access.OUTPUTS:
+        words.append("outputs")
+    if needs.model is Access.WEIGHTS:
+        words.append("weights")
+    if needs.target_label:
+        words.append("target")
+    if needs.poison_rate:
+        words.append("poison rate")
+    if needs.truth:
+        words.append("ORACLE: the truth")
+    return words
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: ``cuda`` where there is none.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("the suite asks for device 'cuda', and torch sees no CUDA device here; use 'auto' or 'cpu'")
+    return name
+
+
+def _info_json(info: TaskInfo) -> dict[str, Any]:
+    return {**asdict(info), "kind": info.kind.value, "labels": list(info.labels)}
+
+
+def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "family": plugin.family,
+        "name": plugin.name,
+        "version": plugin.version,
+        "parameters": parameters_of(plugin),
+    }
+
+
+class Builder:
+    """Builds the stages of cells of one suite."""
+
+    def __init__(self, suite: Suite) -> None:
+        device = resolve_device(suite.device)
+        self._packages = package_versions()
+        self._numerics = {
+            "device": device,
+            "threads": suite.threads,
+            "torch": self._packages["torch"],
+            "transformers": self._packages["transformers"],
+        }
+        self._origins: dict[str, Mapping[str, str]] = {}
+
+    def cell(self, plan: CellPlan) -> CellGraph:
+        """All stages of one cell, parents before children."""
+        if plan.not_applicable is not None:
+            return CellGraph(plan, None, ())
+        stages: dict[str, Stage] = {}
+
+        def add(stage: Stage) -> tuple[str, str]:
+            stages[stage.key] = stage
+            return stage.kind, stage.key
+
+        info = _info_json(plan.task.info)
+        goal = goal_json(plan.goal)
+        at = plan.coordinates
+        where = f"{at.task} {at.model} {at.attack}"
+        size = self._size(plan)
+        data = add(self._data(plan))
+        base = {"data": data}
+        if plan.attack is not None and plan.policy is not None:
+            inputs = {
+                "attack": _plugin_json(plan.attack),
+                "goal": goal,
+                "policy": asdict(plan.policy),
+                "info": info,
+                "seeds": self._seeds(plan, "poison"),
+            }
+            base["poison"] = add(
+                Stage("poison", inputs, {"data": data}, f"poison {at.task} {at.attack} seed {at.seed}")
+            )
+        model = {"name": plan.model_name, "settings": plan.model_settings.model_dump(mode="json")}
+        train_inputs: dict[str, Any] = {
+            "model": model,
+            "training": plan.training.model_dump(mode="json"),
+            "info": info,
+            "seeds": self._seeds(plan, "model", "training"),
+            "numerics": self._numerics,
+        }
+        reference = add(
+            Stage(
+                "train", train_inputs, {"data": data}, f"train {at.task} {at.model} clean seed {at.seed}", tokens=size
+            )
+        )
+        victim = reference
+        if "poison" in base:
+            victim = add(Stage("train", train_inputs, base, f"train {where} seed {at.seed}", tokens=size))
+
+        def predict(model: tuple[str, str], label: str, own: bool, **more: tuple[str, str]) -> tuple[str, str]:
+            inputs = {"info": info, "goal": goal, "numerics": self._numerics, "seeds": {}}
+            return add(Stage("predict", inputs, {**base, "model": model, **more}, f"predict {label}", own=own))
+
+        undefended = predict(victim, f"{where} seed {at.seed}", False)
+        on_reference = predict(reference, f"{where} seed {at.seed} on the clean reference", False)
+        parents = {**base, "undefended": undefended, "reference": on_reference, "defended": undefended}
+        if plan.defense is not None:
+            parents |= self._defend(plan, base, victim, train_inputs, goal, size, add, predict)
+        score = Stage("score", self._score_inputs(plan, info, goal), parents, f"score {at.slug}", own=True)
+        add(score)
+        return CellGraph(plan, score, tuple(stages.values()))
+
+    def _defend(
+        self,
+        plan: CellPlan,
+        base: Mapping[str, tuple[str, str]],
+        victim: tuple[str, str],
+        train_inputs: Mapping[str, Any],
+        goal: Mapping[str, Any],
+        size: int,
+        add: Any,
+        predict: Any,
+    ) -> dict[str, tuple[str, str]]:
+        """The defense's own stages; returns the roles that the score reads."""
+        defense, at = plan.defense, plan.coordinates
+        assert defense is not None
+        label = f"{at.defense} on {at.task} {at.model} {at.attack} seed {at.seed}"
+        inputs = {
+            "defense": _plugin_json(defense),
+            "info": train_inputs["info"],
+            "goal": goal if defense.needs.target_label else {},
+            "training": train_inputs["training"],
+            "seeds": self._seeds(plan, "defense"),
+            "numerics": self._numerics,
+        }
+        if not defense.needs.target_label:
+            del inputs["goal"]
+        with_model = {**base, "model": victim} if defense.needs.model is not Access.NONE else dict(base)
+        if defense.family == "filter":
+            judged = add(Stage("filter", inputs, with_model, f"filter {label}", own=True, tokens=size // 6))
+            kept = add(
+                Stage("train", train_inputs, {**base, "filter": judged}, f"train after {label}", own=True, tokens=size)
+            )
+            return {"filter": judged, "trained": kept, "defended": predict(kept, label, True)}
+        if defense.family == "training":
+            rule = {
+                **train_inputs,
+                "rule": _plugin_json(defense),
+                "seeds": self._seeds(plan, "model", "training", "defense"),
+            }
+            if defense.needs.target_label:
+                rule["goal"] = goal
+            trained = add(Stage("train", rule, base, f"train with {label}", own=True, tokens=size))
+            return {"trained": trained, "defended": predict(trained, label, True)}
+        if defense.family == "repair":
+            repaired = add(
+                Stage("repair", inputs, {**base, "model": victim}, f"repair {label}", own=True, tokens=size // 3)
+            )
+            return {"repair": repaired, "defended": predict(repaired, label, True)}
+        fitted = add(Stage("screen", inputs, with_model, f"screen {label}", own=True))
+        return {"screen": fitted, "defended": predict(victim, label, True, screen=fitted)}
+
+    def _data(self, plan: CellPlan) -> Stage:
+        task = _plugin_json(plan.task)
+        known = str(task)
+        if known not in self._origins:
+            self._origins[known] = dict(plan.task.origin())
+        inputs = {"task": task, "origin": self._origins[known], "seeds": self._seeds(plan, "data")}
+        return Stage("data", inputs, {}, f"data {plan.coordinates.task}")
+
+    @staticmethod
+    def _seeds(plan: CellPlan, *axes: str) -> dict[str, int]:
+        return {axis: plan.seeds[axis] for axis in axes}
+
+    @staticmethod
+    def _size(plan: CellPlan) -> int:
+        """An upper bound of the tokens that one training sends forward: samples x window x epochs."""
+        samples = int(getattr(plan.task, "train", 0) or 0)
+        return int(samples * plan.model_settings.window * plan.training.epochs)
+
+    def _score_inputs(self, plan: CellPlan, info: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:
+        uses: Mapping[str, PluginUse] = plan.uses
+        return {
+            "coordinates": plan.coordinates.model_dump(),
+            "info": info,
+            "goal": goal,
+            "policy": asdict(plan.policy) if isinstance(plan.policy, Policy) else None,
+            "family": plan.defense.family if plan.defense is not None else "none",
+            "knows": badges(plan.defense),
+            "clean_samples": plan.defense.needs.clean if plan.defense is not None else 0,
+            "uses": {role: use.model_dump(mode="json") for role, use in uses.items()},
+            "seeds": dict(plan.seeds),
+            "settings": {
+                "model": plan.model_settings.model_dump(mode="json"),
+                "training": plan.training.model_dump(mode="json"),
+                "numerics": self._numerics,
+            },
+            "packages": self._packages,
+        }
+
+
+def merge(graphs: Iterable[CellGraph]) -> dict[str, Stage]:
+    """All stages of several cells by key, parents before children; a stage that any cell shares counts as shared."""
+    merged: dict[str, Stage] = {}
+    for graph in graphs:
+        for stage in graph.stages:
+            known = merged.get(stage.key)
+            if known is None:
+                merged[stage.key] = stage
+            elif known.own and not stage.own:
+                merged[stage.key] = replace(known, own=False)
+    return merged
+
+
+def select(plans: Sequence[CellPlan], only: Mapping[str, Sequence[str]]) -> list[CellPlan]:
+    """Cells whose coordinates are among the given values.
+
+    Raises:
+        ConfigError: a value that no cell has (with a suggestion).
+    """
+    from bench.errors import suggest
+
+    chosen = list(plans)
+    for axis, values in only.items():
+        have = {str(getattr(p.coordinates, axis)) for p in plans}
+        for value in values:
+            if value not in have:
+                raise ConfigError(f"no cell of the suite has {axis} {value!r}.{suggest(value, have)}")
+        chosen = [p for p in chosen if str(getattr(p.coordinates, axis)) in values]
+    return chosen

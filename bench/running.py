@@ -1,0 +1,318 @@
+"""What the commands do: read a suite, plan it, run what is missing, write its results and its board."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.errors import ConfigError, Interrupted, StoreError
+from bench.execute import Event, Report, Run
+from bench.pipeline import Builder, CellGraph, merge, select
+from bench.plugins import Registry
+from bench.results import ResultsFolder, export
+from bench.stages import Stage
+from bench.store import Store
+from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
+
+
+def load_registry(suite: Suite, files: Sequence[Path]) -> Registry:
+    """All plugins: the project's, installed ones, the suite's files and the command line's."""
+    registry = Registry().discover()
+    for file in [*map(Path, suite.plugins), *files]:
+        registry.add_file(file)
+    return registry
+
+
+def graphs_of(suite: Suite, registry: Registry, only: Mapping[str, Sequence[str]]) -> list[CellGraph]:
+    """Every chosen cell with its stages.
+
+    Raises:
+        ConfigError: anything wrong in the suite.
+    """
+    plans = list(cells(suite, registry))
+    check_unique(plans)
+    builder = Builder(suite)
+    return [builder.cell(plan) for plan in select(plans, only)]
+
+
+# -------------------------------------------------------------------------------------------------------------- showing
+
+
+class Watcher:
+    """Shows what happens to stages: a bar and the running stages at a terminal, a line for each event elsewhere."""
+
+    def __init__(self, console: Console, total: int, known: int) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._bar = self._progress.add_task("stages", total=total, completed=known)
+        self._running: dict[str, tuple[str, float]] = {}
+        self._done, self._total = known, total
+        self._live = (
+            Live(console=console, get_renderable=self._draw, refresh_per_second=4) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Watcher:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _draw(self) -> Table:
+        grid = Table.grid()
+        grid.add_row(self._progress)
+        for label, started in self._running.values():
+            grid.add_row(f"  [cyan]▶[/] {escape(label)} [dim]{time.monotonic() - started:.0f} s[/]")
+        return grid
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        label = escape(event.stage.label)
+        if event.what == "start":
+            self._running[event.stage.key] = (event.stage.label, time.monotonic())
+            if self._live is None:
+                self._console.print(f"[{self._done}/{self._total}] … {label}", highlight=False)
+            return
+        self._running.pop(event.stage.key, None)
+        if event.what == "lost":
+            self._console.print(f"[yellow]lost[/] {label}: {escape(event.reason)}", highlight=False)
+            return
+        self._done += 1
+        self._progress.update(self._bar, completed=self._done)
+        count = escape(f"[{self._done}/{self._total}]")
+        if event.what == "done":
+            self._console.print(f"{count} [green]done[/] {label} [dim]{event.seconds:.1f} s[/]", highlight=False)
+        elif event.what == "failed":
+            self._console.print(f"{count} [bold red]failed[/] {label}: {escape(event.reason)}", highlight=False)
+        else:
+            self._console.print(f"{count} [red]blocked[/] {label} by an earlier failure", highlight=False)
+
+
+def execute(
+    suite: Suite, graphs: Sequence[CellGraph], registry: Registry, store: Store, jobs: int, console: Console
+) -> Report:
+    """Run what is missing of some cells, with progress shown."""
+    stages = merge(graphs)
+    store.sweep()
+    run = Run(stages, store, lambda event: watcher(event))
+    known = sum(store.find(s.kind, key) is not None for key, s in stages.items())
+    console.print(
+        f"{suite.name}: {len(graphs)} cells, {len(stages)} stages, {known} of them known already", highlight=False
+    )
+    with Watcher(console, len(stages), known) as watcher:
+        try:
+            if jobs > 1 or suite.stage_seconds is not None:
+                return run.pool(registry, jobs, suite.stage_seconds)
+            return run.here(registry, show=False)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def run_suite(
+    name: str,
+    jobs: int,
+    store_root: Path,
+    results: Path,
+    files: Sequence[Path],
+    only: Mapping[str, Sequence[str]],
+) -> int:
+    """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
+    suite = load_suite(name)
+    return _run(suite, jobs, store_root, results / suite.name, files, only)
+
+
+def _run(
+    suite: Suite, jobs: int, store_root: Path, folder: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]]
+) -> int:
+    from bench.board import publish
+
+    console = Console(stderr=True)
+    registry = load_registry(suite, files)
+    graphs = graphs_of(suite, registry, only)
+    store = Store(store_root)
+    started = time.monotonic()
+    report = execute(suite, graphs, registry, store, jobs, console)
+    target = ResultsFolder(folder)
+    records = export(graphs, report, store, target, suite.name)
+    publish(target, suite.margin, Console())
+    counts = Counter(record.status.value for record in records)
+    summary = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
+    console.print(f"{len(records)} cells: {summary}; {time.monotonic() - started:.0f} s", highlight=False)
+    bad = [record for record in records if record.status.value in ("failed", "blocked")]
+    for record in bad:
+        console.print(
+            f"[red]{record.status.value}[/] {escape(record.coordinates.slug)}: {escape(record.reason)}", highlight=False
+        )
+    if (store.root / "conflicts.jsonl").is_file():
+        console.print(
+            f"[yellow]warning[/]: two executions of one stage gave different bytes; see {store.root / 'conflicts.jsonl'}"
+        )
+    return 1 if bad else 0
+
+
+def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
+    """The suite with one entry an axis: the suite's own entry of that title, or one read from the coordinate itself.
+
+    Raises:
+        ConfigError: a coordinate that cannot be read.
+    """
+    changes: dict[str, object] = {"seeds": (seed,)}
+    for axis in ("task", "model", "attack", "defense"):
+        entries: Sequence[Entry] = getattr(suite, f"{axis}s")
+        known = [entry for entry in entries if at[axis] in (entry.title, entry.label)]
+        if known:
+            changes[f"{axis}s"] = (known[0],)
+            continue
+        content = {
+            "name": suite.name,
+            "tasks": ["x"],
+            "models": ["x"],
+            "attacks": ["x"],
+            "defenses": ["x"],
+            f"{axis}s": [at[axis]],
+        }
+        made = getattr(parse_suite(content, f"--{axis}"), f"{axis}s")[0]
+        # A new size or variant of a task keeps the training that the suite gives to that task.
+        like = [entry for entry in entries if entry.name == made.name]
+        if like and isinstance(made, TaskEntry) and isinstance(like[0], TaskEntry):
+            made = made.model_copy(
+                update={
+                    "training": like[0].training,
+                    "parameters": {**like[0].parameters, **made.parameters},
+                    "label": at[axis],
+                }
+            )
+        changes[f"{axis}s"] = (made,)
+    return suite.model_copy(update=changes)
+
+
+def run_cell(
+    name: str, at: Mapping[str, str], seed: int, jobs: int, store_root: Path, results: Path, files: Sequence[Path]
+) -> int:
+    """Run one cell with the settings of a suite; its record lies in ``results/cell/<slug>``."""
+    suite = narrow(load_suite(name), at, seed)
+    registry = load_registry(suite, files)
+    slug = graphs_of(suite, registry, {})[0].coordinates.slug
+    return _run(suite, jobs, store_root, results / "cell" / slug, files, {})
+
+
+def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]]) -> None:
+    """Print what would run, what is known, and an estimate of the rest."""
+    suite = load_suite(name)
+    graphs = graphs_of(suite, load_registry(suite, files), only)
+    store = Store(store_root)
+    stages = merge(graphs)
+    console = Console()
+    table = Table(title=f"plan of {suite.name}: {len(graphs)} cells, {len(stages)} stages")
+    for column, justify in (("stage", "left"), ("all", "right"), ("known", "right"), ("missing", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("tokens to train at most", justify="right")
+    table.add_column("seconds, one process", justify="right")
+    measured = seconds_by_kind(store)
+    total, unknown = 0.0, False
+    for kind in dict.fromkeys(stage.kind for stage in stages.values()):
+        of_kind = [stage for stage in stages.values() if stage.kind == kind]
+        missing = [stage for stage in of_kind if store.find(stage.kind, stage.key) is None]
+        seconds = measured.get(kind)
+        estimate = "0" if not missing else "not measured yet" if seconds is None else f"{seconds * len(missing):.0f}"
+        unknown |= bool(missing) and seconds is None
+        total += (seconds or 0.0) * len(missing)
+        tokens = sum(stage.tokens for stage in missing)
+        table.add_row(
+            kind,
+            str(len(of_kind)),
+            str(len(of_kind) - len(missing)),
+            str(len(missing)),
+            f"{tokens:,}" if tokens else "",
+            estimate,
+        )
+    console.print(table)
+    missing_stages = [s for s in stages.values() if store.find(s.kind, s.key) is None]
+    _print_missing(console, missing_stages, store)
+    for graph in graphs:
+        if graph.plan.not_applicable is not None:
+            console.print(
+                f"not applicable: {escape(graph.coordinates.slug)}: {escape(graph.plan.not_applicable)}",
+                highlight=False,
+            )
+    more = " and more, for kinds that were never measured in this store" if unknown else ""
+    console.print(f"missing: {len(missing_stages)} stages, about {total:.0f} s in one process{more}", highlight=False)
+
+
+def _print_missing(console: Console, missing: Sequence[Stage], store: Store, limit: int = 40) -> None:
+    for stage in missing[:limit]:
+        failed = store.failure(stage.key)
+        note = f" [red](failed before: {escape(failed['reason'])})[/]" if failed else ""
+        console.print(f"  {stage.kind:8} {escape(stage.label)}{note}", highlight=False)
+    if len(missing) > limit:
+        console.print(f"  … and {len(missing) - limit} more")
+
+
+def seconds_by_kind(store: Store) -> dict[str, float]:
+    """Median wall seconds of each kind of stage, as measured in this store."""
+    seen: dict[str, list[float]] = {}
+    for path in (store.root / "timings").glob("*.json"):
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            seen.setdefault(value["kind"], []).append(float(value["seconds"]))
+        except (ValueError, KeyError):
+            continue
+    return {kind: statistics.median(values) for kind, values in seen.items()}
+
+
+def make_board(name: str, results: Path, console: Console) -> None:
+    """Make a board again from stored outcomes alone.
+
+    Raises:
+        ConfigError: an unknown suite.
+        DataError: no or unreadable results.
+    """
+    from bench.board import publish
+
+    suite = load_suite(name)
+    publish(ResultsFolder(results / suite.name), suite.margin, console)
+
+
+def explain(what: str, store_root: Path, console: Console) -> None:
+    """Print everything that went into a stored result.
+
+    Raises:
+        ConfigError: no such store.
+        StoreError: no such key, or several.
+    """
+    if not store_root.is_dir():
+        raise ConfigError(f"there is no store at {store_root}; name it with --store")
+    store = Store(store_root)
+    found = store.inputs(what)
+    if found is None:
+        failed = store.failure(what)
+        if failed is None:
+            raise StoreError(f"the store {store_root} has no result whose key begins with {what!r}")
+        console.print_json(json.dumps(dict(failed)))
+        return
+    kind, inputs = found
+    console.print(f"{kind} {inputs['key']}", highlight=False)
+    console.print_json(json.dumps(dict(inputs)))
+    for role, key in dict(inputs.get("parents", {})).items():
+        console.print(f"  {role}: codebackdoorbench why {key[:16]}", highlight=False)

@@ -1,0 +1,341 @@
+"""A suite: a YAML file that names the axes of a matrix of cells, and the settings they share.
+
+Everything is checked before anything runs: unknown keys, plugins and parameters are errors with a suggestion.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Task, TaskKind
+from bench.errors import ConfigError, suggest
+from bench.models.settings import ModelSettings, TrainingSettings
+from bench.plugins import Registry, parameters_of
+from bench.records import Coordinates, PluginUse
+
+SUITES = Path("results") / "suites"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Entry(_Strict):
+    """A plugin as a suite names it: ``dead_code``, ``dead_code[variant=grammar]`` or a mapping."""
+
+    name: str
+    label: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: Any) -> Any:
+        """A name, a name with parameters in brackets, or a mapping, as a mapping."""
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"([\w./-]+)(?:\[(.*)\])?", value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is not a plugin; write NAME or NAME[parameter=value, …]")
+        parameters: dict[str, Any] = {}
+        for part in filter(None, (p.strip() for p in (match[2] or "").split(","))):
+            key, equals, text = part.partition("=")
+            if not equals:
+                raise ValueError(f"{part!r} in {value!r} is not of the form parameter=value")
+            parameters[key.strip()] = yaml.safe_load(text)
+        return {"name": match[1], "parameters": parameters}
+
+    @property
+    def title(self) -> str:
+        """What the board and file names call it."""
+        if self.label:
+            return self.label
+        if not self.parameters:
+            return self.name
+        inside = ",".join(f"{k}={json.dumps(v).strip(chr(34))}" for k, v in sorted(self.parameters.items()))
+        return f"{self.name}[{inside}]"
+
+
+class TaskEntry(Entry):
+    """A task, with what its training changes from the suite's."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelEntry(Entry):
+    """A model: an own name (``tiny``, ``minilm``), a hub name or a folder; parameters are :class:`ModelSettings`."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class AttackEntry(Entry):
+    """An attack, with its policy and goal where they differ from the attack's and task's own."""
+
+    policy: dict[str, Any] | None = None
+    goal: dict[str, Any] | None = None
+
+
+class Suite(_Strict):
+    """The axes and the shared settings. ``threads`` is part of every key: sums in floating point depend on it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str = ""
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+    models: tuple[ModelEntry, ...] = Field(min_length=1)
+    attacks: tuple[AttackEntry, ...] = Field(min_length=1)
+    defenses: tuple[Entry, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    data_seed: int = 0
+    training: dict[str, Any] = Field(default_factory=dict)
+    threads: int = Field(default=1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    stage_seconds: float | None = Field(default=None, gt=0)
+    """A stage that takes longer is stopped and recorded as failed."""
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    """Non-inferiority margin of the clean metric."""
+    plugins: tuple[str, ...] = ()
+    """Plugin files outside the tree, relative to the suite file."""
+
+    @field_validator("tasks", "models", "attacks", "defenses", mode="before")
+    @classmethod
+    def _entries(cls, value: Any) -> Any:
+        return [Entry.parse(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def load_suite(name: str | Path) -> Suite:
+    """Read a suite by path, or by name from ``results/suites``.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has unknown or wrong keys; names file and key.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        known = sorted(p.stem for p in SUITES.glob("*.yaml"))
+        path = SUITES / f"{name}.yaml"
+        if not path.is_file():
+            raise ConfigError(f"there is no suite {str(name)!r} in {SUITES}.{suggest(str(name), known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read suite file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"suite file {path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"suite file {path} must hold a mapping with keys {', '.join(Suite.model_fields)}")
+    suite = parse_suite(content, str(path))
+    if suite.plugins:
+        files = tuple(str((path.parent / p).resolve()) for p in suite.plugins)
+        suite = suite.model_copy(update={"plugins": files})
+    return suite
+
+
+def parse_suite(content: Mapping[str, Any], origin: str) -> Suite:
+    """Check a suite's content.
+
+    Raises:
+        ConfigError: names origin and key, and suggests.
+    """
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"]
+        if first["type"] == "extra_forbidden":
+            owner: type[BaseModel] = Suite
+            if len(first["loc"]) > 1:
+                kinds: dict[str, type[BaseModel]] = {"tasks": TaskEntry, "models": ModelEntry, "attacks": AttackEntry}
+                owner = kinds.get(str(first["loc"][0]), Entry)
+            message = f"unknown key.{suggest(str(first['loc'][-1]), owner.model_fields)}"
+        raise ConfigError(f"{origin}, {where or 'top level'}: {message}") from error
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell with everything built and checked. ``defense`` is ``None`` for the null defense."""
+
+    suite: str
+    coordinates: Coordinates
+    task: Task
+    attack: Attack | None
+    defense: Defense | None
+    model_name: str
+    model_settings: ModelSettings
+    training: TrainingSettings
+    goal: Goal
+    policy: Policy | None
+    uses: Mapping[str, PluginUse]
+    seeds: Mapping[str, int]
+    not_applicable: str | None
+
+
+def _use(registry: Registry, plugin: Task | Attack | Defense, given: Mapping[str, Any]) -> PluginUse:
+    return PluginUse(
+        name=plugin.name,
+        family=plugin.family,
+        version=plugin.version,
+        given=dict(given),
+        effective=parameters_of(plugin),
+        source=registry.source_digest(plugin.family, plugin.name),
+    )
+
+
+def _settings(kind: type[BaseModel], where: str, *layers: Mapping[str, Any]) -> Any:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    fields = set(kind.model_fields)
+    for key in merged:
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown setting {key!r}.{suggest(key, fields)}")
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{where}, {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first.get('input')!r})"
+        ) from error
+
+
+def _goal(entry: AttackEntry, task: Task) -> Goal:
+    if entry.goal is None:
+        return task.goal()
+    kind: type[Goal] = SearchGoal if task.info.kind is TaskKind.SEARCH else LabelGoal
+    fields = list(kind.__dataclass_fields__)
+    for key in entry.goal:
+        if key not in fields:
+            raise ConfigError(f"goal of attack {entry.title!r}: unknown key {key!r}.{suggest(key, fields)}")
+    return kind(**entry.goal)
+
+
+def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) -> Policy:
+    """The attack's policy with what the suite changes.
+
+    Raises:
+        ConfigError: unknown key, rate and count together, or values out of range.
+    """
+    if given is None:
+        return default
+    fields = list(Policy.__dataclass_fields__)
+    for key in given:
+        if key not in fields:
+            raise ConfigError(f"policy of {where}: unknown key {key!r}.{suggest(key, fields)}")
+    values = {f: getattr(default, f) for f in fields} | dict(given)
+    if given.get("count") is not None:
+        if given.get("rate") is not None:
+            raise ConfigError(f"policy of {where}: give a rate or a count, not both")
+        values["rate"] = None
+    elif given.get("rate") is not None:
+        values["count"] = None
+    options: dict[str, tuple[str, ...]] = {
+        "of": ("train", "victim"),
+        "labels": ("dirty", "clean"),
+        "mode": ("replace", "append"),
+        "side": ("first", "second", "either", "both"),
+    }
+    for key, allowed in options.items():
+        if values[key] not in allowed:
+            raise ConfigError(f"policy of {where}: {key} is {values[key]!r}.{suggest(str(values[key]), allowed)}")
+    rate, count = values["rate"], values["count"]
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate <= 1):
+        raise ConfigError(f"policy of {where}: rate must lie in (0, 1], got {rate!r}")
+    if count is not None and not (isinstance(count, int) and count > 0):
+        raise ConfigError(f"policy of {where}: count must be a positive whole number, got {count!r}")
+    return Policy(**values)
+
+
+NONE = "none"
+
+
+def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
+    """Every cell of a suite, built and checked.
+
+    Raises:
+        ConfigError: an unknown plugin, parameter or setting; a clean budget that is too small for a defense.
+    """
+    for task_entry in suite.tasks:
+        task = cast(Task, registry.build("task", task_entry.name, task_entry.parameters))
+        for model_entry in suite.models:
+            where = f"model {model_entry.title!r}"
+            settings: ModelSettings = _settings(ModelSettings, where, model_entry.parameters)
+            layers = (suite.training, model_entry.training, task_entry.training)
+            training: TrainingSettings = _settings(TrainingSettings, f"training of {task_entry.title!r}", *layers)
+            for attack_entry in suite.attacks:
+                attack = cast(Attack, registry.build("attack", attack_entry.name, attack_entry.parameters))
+                null = attack.name == NONE
+                policy = None
+                if not null:
+                    policy = make_policy(
+                        attack_entry.policy, attack.policy(task.info), f"attack {attack_entry.title!r}"
+                    )
+                for defense_entry in suite.defenses:
+                    defense: Defense | None = None
+                    uses = {
+                        "task": _use(registry, task, task_entry.parameters),
+                        "attack": _use(registry, attack, attack_entry.parameters),
+                    }
+                    if defense_entry.name != NONE:
+                        family = registry.defense_family(defense_entry.name)
+                        bare = defense_entry.name.rpartition("/")[2]
+                        defense = cast(Defense, registry.build(family, bare, defense_entry.parameters))
+                        uses["defense"] = _use(registry, defense, defense_entry.parameters)
+                    elif defense_entry.parameters:
+                        raise ConfigError("defense 'none' has no parameters")
+                    reason = attack.not_applicable(task.info)
+                    if reason is None and defense is not None:
+                        reason = defense.not_applicable(task.info)
+                    if (
+                        reason is None
+                        and null
+                        and defense is not None
+                        and (defense.needs.truth or defense.needs.target_label)
+                    ):
+                        reason = f"{defense.name} needs an attack's truth, and nothing was attacked"
+                    for seed in suite.seeds:
+                        yield CellPlan(
+                            suite=suite.name,
+                            coordinates=Coordinates(
+                                task=task_entry.title,
+                                model=model_entry.title,
+                                attack=attack_entry.title,
+                                defense=defense_entry.title,
+                                seed=seed,
+                            ),
+                            task=task,
+                            attack=None if null else attack,
+                            defense=defense,
+                            model_name=model_entry.name,
+                            model_settings=settings,
+                            training=training,
+                            goal=_goal(attack_entry, task),
+                            policy=policy,
+                            uses=uses,
+                            seeds={
+                                "data": suite.data_seed,
+                                "poison": seed,
+                                "model": seed,
+                                "training": seed,
+                                "defense": seed,
+                            },
+                            not_applicable=reason,
+                        )
+
+
+def check_unique(plans: Sequence[CellPlan]) -> None:
+    """Two cells of one name would overwrite each other.
+
+    Raises:
+        ConfigError: names both.
+    """
+    seen: dict[str, Coordinates] = {}
+    for plan in plans:
+        slug = plan.coordinates.slug
+        if slug in seen:
+            raise ConfigError(f"two cells are called {slug!r}; give one of the entries a label of its own")
+        seen[slug] = plan.coordinates

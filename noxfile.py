@@ -1,0 +1,92 @@
+"""Nox sessions: thin doors to the ``codebackdoorbench`` command. All of them use the environment that nox itself runs in.
+
+nox -s quickstart                       the quickstart suite and its board
+nox -s tests | lint | conformance | benchmarks
+nox -s suite -- laptop                  any suite
+nox -s cell -- --task defect_detection --attack dead_code --defense onion
+nox -s leaderboard -- quickstart        the board again, from stored outcomes
+nox -s "quickstart_cell(…)"             one cell of the quickstart suite (nox -l lists them)
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "tests", "conformance"]
+BENCH = ("python", "-m", "bench.cli")
+
+
+def quickstart_cells() -> list[nox._parametrize.Param]:
+    """The cells of the quickstart suite, from the same file as the engine reads."""
+    from bench.suite import load_suite
+
+    suite = load_suite("quickstart")
+    axes = (suite.tasks, suite.models, suite.attacks, suite.defenses)
+    return [
+        nox.param(
+            *(entry.title for entry in entries), seed, id="-".join([*(entry.title for entry in entries), f"s{seed}"])
+        )
+        for entries, seed in itertools.product(itertools.product(*axes), suite.seeds)
+    ]
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Run the quickstart suite: real code, one defense of each family, a board at the end."""
+    session.run(*BENCH, "run", "quickstart", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("task,model,attack,defense,seed", quickstart_cells())
+def quickstart_cell(session: nox.Session, task: str, model: str, attack: str, defense: str, seed: int) -> None:
+    """Run one cell of the quickstart suite."""
+    at = ("--task", task, "--model", model, "--attack", attack, "--defense", defense, "--seed", str(seed))
+    session.run(*BENCH, "cell", "--suite", "quickstart", *at, *session.posargs)
+
+
+@nox.session
+def cell(session: nox.Session) -> None:
+    """Run any cell, given by its coordinates."""
+    session.run(*BENCH, "cell", *session.posargs)
+
+
+@nox.session
+def suite(session: nox.Session) -> None:
+    """Run any suite."""
+    session.run(*BENCH, "run", *session.posargs)
+
+
+@nox.session
+def leaderboard(session: nox.Session) -> None:
+    """Make a suite's board again from stored outcomes; no model is needed."""
+    session.run(*BENCH, "board", *(session.posargs or ["quickstart"]))
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Run the conformance suite on every plugin, or on the plugin files given."""
+    session.run(*BENCH, "check", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and types."""
+    session.run("python", "-m", "ruff", "check", ".")
+    session.run("python", "-m", "ruff", "format", "--check", ".")
+    session.run("python", "-m", "mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, spread over the cores."""
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure the ratios that the README quotes: each against the plain way of doing it, in one run."""
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
