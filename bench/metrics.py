@@ -275,6 +275,8 @@ def _coverage(eligible: int | None, applicable: int | None, outcomes: pd.DataFra
         return Number.absent("no attack")
     search = bool((outcomes["pool"] > 0).any())
     base = int((outcomes["part"] == Part.CLEAN.value).sum()) if search else eligible
+    if applicable > base and search:
+        return Number.absent("fewer queries than programs")
     if applicable > base:
         raise PluginError(f"the trigger is said to apply to {applicable} samples of {base}")
     return Number.of(stats.wilson(applicable, base), "no eligible test samples")

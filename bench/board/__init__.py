@@ -1,0 +1,58 @@
+"""The leaderboard: one table object (:func:`bench.board.table.build_board`), rendered as Markdown, CSV, JSON, a plot and a terminal table.
+
+Everything is derived from records and stored per-sample outcomes; no model is needed, and the same outcomes give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from bench.board.plot import write_tradeoff
+from bench.board.render import print_board, to_csv, to_json, to_markdown
+from bench.board.table import MARGIN, Board, Loader, build_board
+from bench.errors import StoreError
+from bench.records import Record
+
+__all__ = ["Board", "Loader", "build_board", "print_board", "to_csv", "to_json", "to_markdown", "write_board"]
+
+
+def write_board(
+    records: Iterable[Record],
+    outcomes_loader: Loader,
+    folder: Path,
+    *,
+    margin: float = MARGIN,
+    timings: Mapping[str, float] | None = None,
+) -> dict[str, Path]:
+    """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder.
+
+    Args:
+        records: of the cells, in any order.
+        outcomes_loader: gives (outcomes, filter table or ``None``) of a record whose status is ok; called once for each.
+        folder: made where it is missing.
+        margin: how much of the clean metric may be lost (0.02: two points).
+        timings: wall seconds by cell slug; without them the board shows no wall time and is the same on every machine.
+
+    Returns:
+        The paths by file name.
+
+    Raises:
+        StoreError: a file cannot be written.
+        bench.errors.PluginError: an outcome table breaks its schema.
+    """
+    return write_files(build_board(records, outcomes_loader, margin=margin, timings=timings), folder)
+
+
+def write_files(board: Board, folder: Path) -> dict[str, Path]:
+    """Write the files of a board that is already built; see :func:`write_board`."""
+    texts = {"board.md": to_markdown(board), "board.csv": to_csv(board), "board.json": to_json(board)}
+    paths = {name: folder / name for name in (*texts, "tradeoff.png", "tradeoff.svg")}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            paths[name].write_text(text, encoding="utf-8", newline="\n")
+        write_tradeoff(board, paths["tradeoff.png"], paths["tradeoff.svg"])
+    except OSError as error:
+        raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error
+    return paths

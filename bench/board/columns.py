@@ -1,0 +1,230 @@
+"""The columns of the printed board, and what each number means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bench.board.table import Board, Row
+from bench.metrics import Number
+from bench.records import Status
+
+DASH: Final = "–"
+METRIC_NAMES: Final = {"accuracy": "ACC", "f1": "F1", "mrr": "MRR"}
+STATUS_WORDS: Final = {
+    Status.OK: "ok",
+    Status.NOT_APPLICABLE: "not applicable",
+    Status.FAILED: "failed",
+    Status.BLOCKED: "blocked",
+    Status.NOT_RUN: "not run",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A header, and how a row shows it."""
+
+    header: str
+    show: Callable[[Row], str]
+
+
+def percent(number: Number | None, *, interval: bool = True, signed: bool = False) -> str:
+    """Per cent with one decimal and the interval; a dash where undefined."""
+    if number is None or number.value is None:
+        return DASH
+    sign = "+" if signed else ""
+    text = f"{_points(number.value):{sign}.1f}"
+    if interval and number.low is not None and number.high is not None:
+        text += f" [{_points(number.low):{sign}.1f}, {_points(number.high):{sign}.1f}]"
+    return text
+
+
+def _points(share: float) -> float:
+    return round(100 * share, 1) + 0.0  # no "-0.0"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, or two significant digits below 0.001."""
+    if p is None:
+        return DASH
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def status_words(row: Row) -> str:
+    """How the row's cells ended, e.g. ``2 ok, 1 failed``."""
+    return ", ".join(f"{row.cells[status]} {words}" for status, words in STATUS_WORDS.items() if status in row.cells)
+
+
+def _named(name: str, *, interval: bool = True, signed: bool = False) -> Callable[[Row], str]:
+    return lambda row: percent(row.numbers.get(name), interval=interval, signed=signed)
+
+
+def defense_name(row: Row) -> str:
+    """Label and version."""
+    return row.defense if row.version is None else f"{row.defense} (v{row.version})"
+
+
+def yes_no(value: bool | None) -> str:
+    """Yes, no, or a dash where undecided."""
+    return DASH if value is None else ("yes" if value else "no")
+
+
+def _detection(what: str) -> Callable[[Row], str]:
+    names = {
+        "auroc": {"filter": "filter_auroc", "screen": "screen_auroc"},
+        "lost": {"filter": "filter_clean_lost", "screen": "false_reject"},
+    }
+    return lambda row: percent(row.numbers.get(names[what].get(row.family, "")))
+
+
+def _count(row: Row) -> str:
+    return f"{row.n_clean} / {row.n_triggered}" if row.numbers else DASH
+
+
+def _cost(row: Row) -> str:
+    if row.tokens is None:
+        return DASH
+    parts = [f"{_compact(row.tokens)} tokens", f"{row.clean_samples or 0:g} clean"]
+    return ", ".join([*parts, f"{row.wall_seconds:.0f} s"] if row.wall_seconds is not None else parts)
+
+
+def _compact(count: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:g}"
+
+
+def columns(rows: list[Row], margin: float) -> list[Column]:
+    """The columns of one group of rows; the clean metric and the search numbers depend on the task."""
+    metric = next((row.metric for row in rows if row.metric), "accuracy")
+    clean = METRIC_NAMES.get(metric, metric)
+    middle = [
+        Column("reverse ASR", _named("reverse_asr")),
+        Column("RA", _named("robust_accuracy")),
+    ]
+    if metric == "mrr":
+        middle = [
+            Column("ANR", _named("anr")),
+            Column("ASR@1", _named("asr_at_1", interval=False)),
+            Column("ASR@5", _named("asr_at_5", interval=False)),
+            Column("ASR@10", _named("asr_at_10", interval=False)),
+        ]
+    return [
+        Column("defense", defense_name),
+        Column("family", lambda row: row.family or DASH),
+        Column("knows", lambda row: ", ".join(row.knows) or "nothing"),
+        Column(clean, _named("clean")),
+        Column(f"Δ{clean}", _named("clean_delta", signed=True)),
+        Column(f"loss < {100 * margin:g}", lambda row: yes_no(row.non_inferior)),
+        Column("ASR", _named("asr")),
+        Column("ASR₀", _named("asr_reference")),
+        Column("lift", _named("lift", signed=True)),
+        Column("McNemar p (Holm)", lambda row: p_value(row.mcnemar_p_holm)),
+        *middle,
+        Column("coverage", _named("coverage", interval=False)),
+        Column("visible", _named("visible", interval=False)),
+        Column("AUROC", _detection("auroc")),
+        Column("clean lost", _detection("lost")),
+        Column("recovery", _named("recovery", interval=False)),
+        Column("n clean / triggered", _count),
+        Column("seeds", lambda row: ", ".join(map(str, row.seeds)) or DASH),
+        Column("cells", status_words),
+        Column("cost", _cost),
+    ]
+
+
+def definitions(board: Board) -> list[tuple[str, str]]:
+    """What every printed number means, in order of the columns."""
+    level = f"{100 * board.level:g} %"
+    return [
+        (
+            "[a, b]",
+            (
+                f"{level} interval. One seed: Wilson (shares), Newcombe's paired interval (differences of shares), bootstrap over "
+                "groups (F1, MRR, ANR and their differences), score interval (AUROC). Several seeds: mean over seeds, two-level bootstrap."
+            ),
+        ),
+        (
+            "ACC, F1, MRR",
+            "the task's own metric on clean test inputs, in per cent; a rejected clean input counts as wrong.",
+        ),
+        ("ΔACC, ΔF1, ΔMRR", "defended minus undefended, same victim and inputs, in points."),
+        (
+            f"loss < {100 * board.margin:g}",
+            (
+                f"yes if the interval of the difference excludes a loss of {100 * board.margin:g} points or "
+                "more (non-inferiority); no means not shown, which is not the same as harm."
+            ),
+        ),
+        (
+            "ASR",
+            (
+                "attack success rate: share of eligible triggered inputs that meet the attacker's goal; a rejected input is a failed "
+                "attack. Search: triggered code that lands in the top 10 % of the pool."
+            ),
+        ),
+        ("ASR₀", "the same inputs on the reference model, trained without poison and with the same seed."),
+        ("lift", "ASR − ASR₀, paired, in points. Near 0 is good; below 0 the defense has planted a reverse backdoor."),
+        (
+            "McNemar p (Holm)",
+            (
+                "exact McNemar test of ASR with the defense against without, same inputs, Holm-adjusted over all rows of "
+                "the table; with several seeds the largest p over seeds."
+            ),
+        ),
+        ("reverse ASR", "triggered target-class inputs that flip to the victim class."),
+        ("RA", "triggered inputs that get their true label."),
+        (
+            "ANR, ASR@k",
+            (
+                "search: mean normalised rank of the triggered candidate (it starts near rank 50 %; a rejected one counts as "
+                "last), and how often it lands in the top k."
+            ),
+        ),
+        ("coverage", "share of the eligible test samples to which the trigger applies, fixed before any model runs."),
+        ("visible", "share of triggered inputs whose edit survives the model's window."),
+        (
+            "AUROC",
+            "filter: poisoned against clean training samples; screen: triggered against clean test inputs, by the defense's score.",
+        ),
+        ("clean lost", "filter: share of clean training samples removed; screen: share of clean test inputs rejected."),
+        (
+            "recovery",
+            "inversion defenses: share of the trigger's tokens that the inverted tokens contain (best of the inverted sequences).",
+        ),
+        (
+            "cells",
+            "how the row's cells ended. Not applicable, failed, blocked and not run are different things; none is averaged over.",
+        ),
+        (
+            "cost",
+            "forward plus backward tokens of the defense's own stages and clean samples used, mean over seeds; wall seconds where known.",
+        ),
+        (DASH, "not defined, or not available for this row."),
+    ]
+
+
+BLOCK_DEFINITIONS: Final = (
+    ("block", "task × model × attack, seeds averaged first."),
+    (
+        "|lift|",
+        "distance of the lift from 0, so that a reverse backdoor is no improvement; mean over the defense's blocks.",
+    ),
+    (
+        "median Δ|lift|",
+        "median of |lift| with the defense minus without, with the sign test's exact interval (none below six blocks).",
+    ),
+    (
+        "p (Holm)",
+        (
+            "two-sided exact Wilcoxon signed-rank test against no defense, Holm-adjusted over the defenses; "
+            "below six blocks it can never reach 0.05 and is not given."
+        ),
+    ),
+    ("effect", "rank-biserial correlation, −1 (always nearer to 0) to 1."),
+    ("win/tie/loss", "blocks on which |lift| is smaller, within one point, or larger."),
+    ("group", "defenses that share a letter are not told apart (pairwise Wilcoxon, Holm)."),
+    ("rank", "mean rank over the blocks where every defense has a lift, and the bootstrap interval of its place."),
+)

@@ -1,0 +1,212 @@
+"""The one table object that every rendering of the board is made from: a row for each (task, model, attack, defense), over its seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from bench import stats
+from bench.board.blocks import BlockSummary, summarise_blocks
+from bench.measures import Measure, measures, over_seeds
+from bench.metrics import SUMS, CellMetrics, Number, record_metrics
+from bench.outcomes import validate
+from bench.records import Record, Status
+
+MARGIN: Final = 0.02
+FAMILY_ORDER: Final = ("none", "filter", "training", "repair", "screen")
+UNDEFENDED: Final = "this is the undefended model"
+_AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
+
+Loader = Callable[[Record], tuple[pd.DataFrame, pd.DataFrame | None]]
+"""Gives the outcome table and the filter table (or ``None``) of a record."""
+
+
+class CellNote(BaseModel):
+    """A cell that has no numbers, and why. Never averaged over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    status: Status
+    reason: str
+
+
+class Row(BaseModel):
+    """One defense on one (task, model, attack), over the seeds whose cells are ok. Numbers are rounded to six decimals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    model: str
+    attack: str
+    defense: str
+    version: int | None
+    family: str
+    knows: tuple[str, ...]
+    metric: str
+    seeds: tuple[int, ...]
+    """Seeds that the numbers are means of."""
+    cells: dict[Status, int]
+    """How the row's cells ended; only ``ok`` ones have numbers."""
+    notes: tuple[CellNote, ...]
+    numbers: dict[str, Number]
+    non_inferior: bool | None = None
+    """Is the loss of the clean metric within the margin (lower end of the paired interval)?"""
+    mcnemar_p: float | None = None
+    """Exact McNemar, defended against undefended ASR; with several seeds the largest p (it must hold at each)."""
+    mcnemar_p_holm: float | None = None
+    """The same, adjusted over all rows of the table."""
+    n_clean: int = 0
+    n_triggered: int = 0
+    tokens: float | None = None
+    """Forward and backward tokens of the cell's own stages, mean over seeds."""
+    clean_samples: float | None = None
+    wall_seconds: float | None = None
+
+
+class Board(BaseModel):
+    """The leaderboard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suites: tuple[str, ...]
+    margin: float
+    level: float = stats.LEVEL
+    rows: tuple[Row, ...]
+    """Sorted by task, model, attack (``none`` first), family and defense; independent of the order of the records."""
+    blocks: tuple[BlockSummary, ...]
+    """Each defense across all blocks (task × model × attack)."""
+
+    @property
+    def few_seeds(self) -> bool:
+        """Does any row rest on fewer than five seeds?"""
+        return any(0 < len(row.seeds) < stats.MINIMUM_SEEDS for row in self.rows)
+
+
+def build_board(
+    records: Iterable[Record],
+    outcomes_loader: Loader,
+    *,
+    margin: float = MARGIN,
+    timings: Mapping[str, float] | None = None,
+) -> Board:
+    """Make the table; arguments and errors as :func:`bench.board.write_board`."""
+    grouped: dict[tuple[str, str, str, str], list[Record]] = {}
+    suites = set()
+    for record in records:
+        at = record.coordinates
+        grouped.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
+        suites.add(record.suite)
+    rows = [_row(group, outcomes_loader, margin, timings or {}) for group in grouped.values()]
+    rows.sort(key=_order)
+    adjusted = stats.holm([row.mcnemar_p for row in rows])
+    rows = [row.model_copy(update={"mcnemar_p_holm": _rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
+    lifts: dict[str, dict[tuple[str, str, str], float]] = {row.defense: {} for row in rows}
+    for row in rows:
+        lift = row.numbers["lift"].value if "lift" in row.numbers else None
+        if lift is not None:
+            lifts[row.defense][(row.task, row.model, row.attack)] = lift
+    controls = [row.defense for row in rows if row.family == "none"]
+    blocks = summarise_blocks(lifts, control=controls[0] if controls else None)
+    return Board(suites=tuple(sorted(suites)), margin=margin, rows=tuple(rows), blocks=tuple(blocks))
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    family = FAMILY_ORDER.index(row.family) if row.family in FAMILY_ORDER else len(FAMILY_ORDER)
+    return (row.task, row.model, row.attack != "none", row.attack, family, row.defense)
+
+
+def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Mapping[str, float]) -> Row:
+    records = sorted(records, key=lambda record: (record.coordinates.seed, record.suite))
+    good = [record for record in records if record.status is Status.OK]
+    shown = good[0] if good else records[0]
+    at, used = shown.coordinates, shown.plugins.get("defense")
+    family = shown.family or ("none" if at.defense == "none" else "")
+    numbers, p = _numbers(good, loader, undefended=family == "none")
+    delta = numbers.get("clean_delta")
+    seconds = [timings[record.coordinates.slug] for record in good if record.coordinates.slug in timings]
+    return Row(
+        task=at.task,
+        model=at.model,
+        attack=at.attack,
+        defense=at.defense,
+        version=used.version if used else None,
+        family=family,
+        knows=tuple(shown.knows),
+        metric=shown.metric,
+        seeds=tuple(record.coordinates.seed for record in good),
+        cells=dict(sorted(Counter(record.status for record in records).items())),
+        notes=tuple(
+            CellNote(seed=record.coordinates.seed, status=record.status, reason=record.reason)
+            for record in records
+            if record.status is not Status.OK
+        ),
+        numbers=numbers,
+        non_inferior=_non_inferior(delta, margin),
+        mcnemar_p=p,
+        n_clean=numbers["clean"].n if numbers else 0,
+        n_triggered=numbers["asr"].n if numbers else 0,
+        tokens=_mean([record.cost.forward_tokens + record.cost.backward_tokens for record in good]),
+        clean_samples=_mean([record.cost.clean_samples for record in good]),
+        wall_seconds=_mean(seconds) if len(seconds) == len(good) else None,
+    )
+
+
+def _numbers(records: Sequence[Record], loader: Loader, *, undefended: bool) -> tuple[dict[str, Number], float | None]:
+    """All numbers of a row (empty without an ok cell) and its McNemar p."""
+    if not records:
+        return {}, None
+    cells: list[CellMetrics] = []
+    sums: list[dict[str, Measure]] = []
+    for record in records:
+        outcomes, filter_table = loader(record)
+        cells.append(record_metrics(record, outcomes, filter_table))
+        if len(records) > 1:
+            sums.append(measures(validate(outcomes), record.metric))
+    numbers = {name: _over_seeds(name, [cell.numbers()[name] for cell in cells], sums) for name in cells[0].numbers()}
+    if undefended:
+        return numbers | {name: Number.absent(UNDEFENDED) for name in _AGAINST_UNDEFENDED}, None
+    p_values = [cell.mcnemar.p for cell in cells]
+    known = [p for p in p_values if p is not None]
+    return numbers, _rounded(max(known)) if known and len(known) == len(cells) else None
+
+
+def _over_seeds(name: str, cells: Sequence[Number], sums: Sequence[Mapping[str, Measure]]) -> Number:
+    absent = [cell for cell in cells if cell.value is None]
+    if absent:
+        reason = absent[0].reason
+        return Number.absent(reason if len(absent) == len(cells) else f"undefined at some seeds: {reason}")
+    if len(cells) == 1:
+        return _rounded_number(cells[0])
+    if name in SUMS:
+        found = over_seeds([seed[name] for seed in sums])
+        return _rounded_number(Number.of(found, "undefined at some seeds"))
+    mean = sum(cell.value for cell in cells if cell.value is not None) / len(cells)
+    return _rounded_number(Number(value=mean, n=min(cell.n for cell in cells)))
+
+
+def _non_inferior(delta: Number | None, margin: float) -> bool | None:
+    if delta is None or delta.value is None:
+        return None
+    return stats.non_inferior(stats.Estimate(delta.value, delta.low, delta.high, delta.n), margin)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 3) if values else None
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six significant digits, for p-values."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _rounded_number(number: Number) -> Number:
+    """Six decimals: what every export holds, and beyond what sums in another order could change."""
+    fields = {
+        name: None if (x := getattr(number, name)) is None else round(x, 6) + 0.0 for name in ("value", "low", "high")
+    }
+    return number.model_copy(update=fields)
