@@ -5,16 +5,46 @@ Everything is derived from records and stored per-sample outcomes; no model is n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
 
 from bench.board.plot import write_tradeoff
 from bench.board.render import print_board, to_csv, to_json, to_markdown
-from bench.board.table import MARGIN, Board, Loader, build_board
+from bench.board.table import MARGIN, Board, Loader, Timings, build_board
 from bench.errors import StoreError
 from bench.records import Record
 
-__all__ = ["Board", "Loader", "build_board", "print_board", "to_csv", "to_json", "to_markdown", "write_board"]
+if TYPE_CHECKING:
+    from bench.results import ResultsFolder
+
+__all__ = [
+    *("Board", "Loader", "Timings", "build_board", "print_board", "publish"),
+    *("to_csv", "to_json", "to_markdown", "write_board", "write_files"),
+]
+
+
+def publish(folder: ResultsFolder, margin: float, console: Console) -> dict[str, Path]:
+    """Make the board of a results folder from its stored records and outcomes, write it there, print it and its paths.
+
+    Raises:
+        bench.errors.DataError: no or unreadable records.
+        StoreError: an outcome table is missing or truncated, or a file cannot be written.
+    """
+
+    def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        return folder.outcomes(record.coordinates), folder.filter_table(record.coordinates)
+
+    board = build_board(folder.records(), load, margin=margin, timings=folder.timings())
+    paths = write_files(board, folder.root)
+    print_board(board, console)
+    for path in paths.values():
+        console.print(Text(str(path)), soft_wrap=True)
+    return paths
 
 
 def write_board(
@@ -23,7 +53,7 @@ def write_board(
     folder: Path,
     *,
     margin: float = MARGIN,
-    timings: Mapping[str, float] | None = None,
+    timings: Timings | None = None,
 ) -> dict[str, Path]:
     """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder.
 
@@ -32,7 +62,7 @@ def write_board(
         outcomes_loader: gives (outcomes, filter table or ``None``) of a record whose status is ok; called once for each.
         folder: made where it is missing.
         margin: how much of the clean metric may be lost (0.02: two points).
-        timings: wall seconds by cell slug; without them the board shows no wall time and is the same on every machine.
+        timings: by cell slug, ``seconds`` (wall) and ``peak_bytes`` of the defense's own stages; without them the board shows no wall time and is the same on every machine.
 
     Returns:
         The paths by file name.

@@ -86,7 +86,11 @@ def _cost(row: Row) -> str:
     if row.tokens is None:
         return DASH
     parts = [f"{_compact(row.tokens)} tokens", f"{row.clean_samples or 0:g} clean"]
-    return ", ".join([*parts, f"{row.wall_seconds:.0f} s"] if row.wall_seconds is not None else parts)
+    if row.wall_seconds is not None:
+        parts.append(f"{row.wall_seconds:.0f} s")
+    if row.peak_bytes:
+        parts.append(f"{_compact(row.peak_bytes)}B")
+    return ", ".join(parts)
 
 
 def _compact(count: float) -> str:
@@ -200,7 +204,7 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ),
         (
             "cost",
-            "forward plus backward tokens of the defense's own stages and clean samples used, mean over seeds; wall seconds where known.",
+            "forward plus backward tokens of the defense's own stages and clean samples used, mean over seeds; wall seconds and peak memory where known.",
         ),
         (DASH, "not defined, or not available for this row."),
     ]

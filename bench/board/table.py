@@ -23,6 +23,8 @@ _AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
 
 Loader = Callable[[Record], tuple[pd.DataFrame, pd.DataFrame | None]]
 """Gives the outcome table and the filter table (or ``None``) of a record."""
+Timings = Mapping[str, Mapping[str, float]]
+"""Cell slug → ``seconds`` and ``peak_bytes``."""
 
 
 class CellNote(BaseModel):
@@ -66,6 +68,9 @@ class Row(BaseModel):
     """Forward and backward tokens of the cell's own stages, mean over seeds."""
     clean_samples: float | None = None
     wall_seconds: float | None = None
+    """Of the defense's own stages, mean over seeds."""
+    peak_bytes: float | None = None
+    """Highest over its stages and seeds."""
 
 
 class Board(BaseModel):
@@ -92,7 +97,7 @@ def build_board(
     outcomes_loader: Loader,
     *,
     margin: float = MARGIN,
-    timings: Mapping[str, float] | None = None,
+    timings: Timings | None = None,
 ) -> Board:
     """Make the table; arguments and errors as :func:`bench.board.write_board`."""
     grouped: dict[tuple[str, str, str, str], list[Record]] = {}
@@ -120,7 +125,7 @@ def _order(row: Row) -> tuple[object, ...]:
     return (row.task, row.model, row.attack != "none", row.attack, family, row.defense)
 
 
-def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Mapping[str, float]) -> Row:
+def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Timings) -> Row:
     records = sorted(records, key=lambda record: (record.coordinates.seed, record.suite))
     good = [record for record in records if record.status is Status.OK]
     shown = good[0] if good else records[0]
@@ -128,7 +133,8 @@ def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Mapp
     family = shown.family or ("none" if at.defense == "none" else "")
     numbers, p = _numbers(good, loader, undefended=family == "none")
     delta = numbers.get("clean_delta")
-    seconds = [timings[record.coordinates.slug] for record in good if record.coordinates.slug in timings]
+    times = [timings[record.coordinates.slug] for record in good if record.coordinates.slug in timings]
+    times = times if len(times) == len(good) else []
     return Row(
         task=at.task,
         model=at.model,
@@ -152,7 +158,8 @@ def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Mapp
         n_triggered=numbers["asr"].n if numbers else 0,
         tokens=_mean([record.cost.forward_tokens + record.cost.backward_tokens for record in good]),
         clean_samples=_mean([record.cost.clean_samples for record in good]),
-        wall_seconds=_mean(seconds) if len(seconds) == len(good) else None,
+        wall_seconds=_mean([time["seconds"] for time in times if "seconds" in time]),
+        peak_bytes=max((time["peak_bytes"] for time in times if "peak_bytes" in time), default=None),
     )
 
 
