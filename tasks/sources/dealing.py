@@ -9,7 +9,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from bench.errors import DataError
-from tasks.sources.installed import Function, Module, functions, lexical_tokens
+from tasks.sources.installed import Function, Module, compiles, functions, lexical_tokens
 
 SPLITS = ("train", "valid", "budget", "test")
 
@@ -70,7 +70,7 @@ def deal(
     Args:
         modules: where functions come from.
         sizes: how many functions each split of :data:`SPLITS` gets.
-        accept: which functions will do.
+        accept: which functions will do; asked before anything dearer. Those that do not compile alone are never taken.
         rng: decides the order of modules and which of a module's functions are taken.
         per_module: at most so many of one module.
 
@@ -107,7 +107,7 @@ def _take(
         if len(taken) == room:
             break
         function = found[index]
-        if accept(function) and novelty.add(function.text):
+        if accept(function) and compiles(function.text) and novelty.add(function.text):
             taken.append(function)
     return taken
 

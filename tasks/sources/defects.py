@@ -11,7 +11,7 @@ import ast
 import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,9 @@ def places(text: str) -> list[Place]:
     arguments = definition.args
     given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     names = tuple(a.arg for a in given if a.arg not in RECEIVERS)
-    return list(_block(definition.body, names, text.split("\n")))
+    unbound = _unbound(definition, text)
+    found = _block(definition.body, names, text.split("\n"))
+    return [replace(place, names=tuple(n for n in place.names if n not in unbound)) for place in found]
 
 
 def _block(body: Sequence[ast.stmt], names: tuple[str, ...], lines: Sequence[str]) -> Iterator[Place]:
@@ -92,7 +94,7 @@ def _block(body: Sequence[ast.stmt], names: tuple[str, ...], lines: Sequence[str
             yield Place(_first_line(node), indent, names)
         for inner, added in _blocks_within(node):
             yield from _block(inner, _with(names, added), lines)
-        names = tuple(n for n in _with(names, _assigned(node)) if n not in _deleted(node))
+        names = _with(names, _assigned(node))
 
 
 def _first_line(node: ast.stmt) -> int:
@@ -148,12 +150,13 @@ def _assigned(node: ast.stmt) -> list[str]:
     return []
 
 
-def _deleted(node: ast.stmt) -> set[str]:
-    """Names that a ``del`` anywhere in the statement may unbind, and exception names, which Python unbinds itself."""
-    found = {
-        name for part in ast.walk(node) if isinstance(part, ast.Delete) for t in part.targets for name in _targets(t)
-    }
-    return found | {h.name for h in ast.walk(node) if isinstance(h, ast.ExceptHandler) and h.name}
+def _unbound(definition: ast.FunctionDef, text: str) -> frozenset[str]:
+    """Names that a ``del``, or the end of an ``except … as name``, may unbind somewhere in the function."""
+    if "del " not in text and "except " not in text:
+        return frozenset()
+    nodes = list(ast.walk(definition))
+    deleted = {name for n in nodes if isinstance(n, ast.Delete) for t in n.targets for name in _targets(t)}
+    return frozenset(deleted | {n.name for n in nodes if isinstance(n, ast.ExceptHandler) and n.name})
 
 
 def all_names(text: str) -> frozenset[str]:
@@ -260,7 +263,12 @@ def splits(
     rng = context.rng("data", "defects")
 
     def accept(function: Function) -> bool:
-        return fits(function.text, (min_lines, max_lines), max_tokens) and any(p.names for p in places(function.text))
+        if not fits(function.text, (min_lines, max_lines), max_tokens):
+            return False
+        try:
+            return any(place.names for place in places(function.text))
+        except SyntaxError:  # dedenting broke a string that spans lines
+            return False
 
     # Planting fails on few hosts (a global declaration after the planted use of its name): some are dealt in reserve.
     reserve = {split: size + max(2, size // 100) if size else 0 for split, size in sizes.items()}
