@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 
@@ -252,10 +253,9 @@ def two_level_bootstrap(
     values = np.array([float(statistic(part.columns.sum(axis=0))) for part in seeds])
     if np.isnan(values).any():
         return None
-    rng = np.random.default_rng(seed)
-    drawn = _resampled(seeds, statistic, rng, resamples)
+    drawn = _resampled(seeds, statistic, seed, resamples)
     if len(seeds) >= MINIMUM_SEEDS:
-        chosen = rng.integers(len(seeds), size=(resamples, len(seeds)))
+        chosen = np.random.default_rng([seed, 1]).integers(len(seeds), size=(resamples, len(seeds)))
         drawn = np.take_along_axis(drawn, chosen, axis=1)
     means = drawn.mean(axis=1)
     means = means[~np.isnan(means)]  # a draw without any sample of some seed says nothing
@@ -266,15 +266,22 @@ def two_level_bootstrap(
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 
-def _resampled(
-    seeds: Sequence[Clustered], statistic: Statistic, rng: np.random.Generator, resamples: int
-) -> NDArray[np.float64]:
+@lru_cache(maxsize=4)
+def _weights(count: int, seed: int, resamples: int) -> Floats:
+    """How often each of ``count`` groups is drawn in each resample; kept, since a board asks for the same again and again."""
+    draws = np.random.default_rng([seed, 0]).integers(count, size=(resamples, count))
+    draws += count * np.arange(resamples)[:, None]
+    weights = np.bincount(draws.ravel(), minlength=resamples * count).reshape(resamples, count).astype(float)
+    weights.setflags(write=False)
+    return weights
+
+
+def _resampled(seeds: Sequence[Clustered], statistic: Statistic, seed: int, resamples: int) -> Floats:
     """The statistic of each seed in each resample of groups, shape (resamples, seeds)."""
     names = sorted({str(name) for part in seeds for name in part.groups})
     place = {name: index for index, name in enumerate(names)}
     count = len(names)
-    draws = rng.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
-    weights = np.bincount(draws.ravel(), minlength=resamples * count).reshape(resamples, count).astype(float)
+    weights = _weights(count, seed, resamples)
     per_seed = []
     for part in seeds:
         sums = np.zeros((count, part.columns.shape[1]))

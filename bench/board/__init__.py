@@ -62,7 +62,8 @@ def write_board(
         outcomes_loader: gives (outcomes, filter table or ``None``) of a record whose status is ok; called once for each.
         folder: made where it is missing.
         margin: how much of the clean metric may be lost (0.02: two points).
-        timings: by cell slug, ``seconds`` (wall) and ``peak_bytes`` of the defense's own stages; without them the board shows no wall time and is the same on every machine.
+        timings: by cell slug, ``seconds`` (wall) and ``peak_bytes`` of the defense's own
+            stages; without them the board shows no wall time and is the same on every machine.
 
     Returns:
         The paths by file name.

@@ -204,7 +204,7 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ),
         (
             "cost",
-            "forward plus backward tokens of the defense's own stages and clean samples used, mean over seeds; wall seconds and peak memory where known.",
+            "forward plus backward tokens of the defense's own stages, clean samples, wall seconds (means over seeds), peak memory.",
         ),
         (DASH, "not defined, or not available for this row."),
     ]

@@ -31,13 +31,13 @@ from bench.metrics import CellMetrics, Number
 from bench.records import Status
 from bench.stats import MINIMUM_SEEDS
 
-_SPECIAL = re.compile(r"([\\`*_\[\]|~<>#])")
+_SPECIAL = re.compile(r"([\\`*_|~<>#]|(?<=\])\()")
 
 
 def escape_markdown(text: str) -> str:
     """Text from outside on one line, with everything that Markdown would read as markup escaped.
 
-    Underscores inside a word are left alone: they mean nothing there.
+    Underscores inside a word are left alone, and brackets that no link follows: they mean nothing there.
     """
     line = " ".join(text.split())
     return re.sub(r"(?<=\w)\\_(?=\w)", "_", _SPECIAL.sub(r"\\\1", line))
