@@ -32,10 +32,6 @@ class BraceWalk(Walk):
         self.freeze_words(node)
         self.push(node.named_children, scope)
 
-    def push(self, nodes: list[Node], scope: Scope) -> None:
-        """Visit nodes in their order."""
-        self.stack += [(node, scope) for node in reversed(nodes)]
-
     def scoped(self, node: Node, scope: Scope) -> None:
         """A node with a scope of its own."""
         self.push(node.named_children, Scope(scope))
@@ -79,7 +75,8 @@ class BraceWalk(Walk):
         return not previous.is_error and self.data[previous.end_byte - 1 : previous.end_byte] in (b";", b"}")
 
     def _before(self, start: int) -> Boundary:
-        if self.begins_line(start):
-            margin = self.newline + self.margin(start)
+        margin, begins = self.head(start)
+        if begins:
+            margin = self.newline + margin
             return Boundary(start, start, "", margin, margin)
         return Boundary(start, start, "", " ", " ")

@@ -11,7 +11,7 @@ import tree_sitter_c
 from tree_sitter import Node
 
 from bench.languages.braces import BraceWalk
-from bench.languages.program import Language, Program, kinds
+from bench.languages.program import Language, Program, kind_of, kinds, leaf_kinds
 from bench.languages.scopes import Scope
 
 _GRAMMAR = tree_sitter.Language(tree_sitter_c.language())
@@ -54,7 +54,7 @@ class _CWalk(BraceWalk):
             kind = node.type
             if kind == "identifier":
                 key = self.use(node, scope)
-                scope.bind(key, node.start_byte)
+                self.table.bind(key, scope, node.start_byte)
                 if fixed:
                     scope.fixed.add(key)
                 return node
@@ -113,14 +113,14 @@ class _CWalk(BraceWalk):
                 self._first_parameters(parameters)
             for child in reversed(parameters.named_children):
                 if child.type == "identifier":  # Kernighan and Ritchie's list of names
-                    inner.bind(self.use(child, inner), child.start_byte)
+                    self.table.bind(self.use(child, inner), inner, child.start_byte)
                 else:
                     self.later(child, inner)
         if name is None:
             return
         if name.type == "identifier":
             key = self.use(name, scope)
-            scope.bind(key)
+            self.table.bind(key, scope)
             if scope.inner:
                 scope.fixed.add(key)
             if is_first and key:
@@ -150,7 +150,7 @@ class _CWalk(BraceWalk):
         self.later(node.child_by_field_name("value"), scope)
         if name is not None:
             key = self.use(name, scope)
-            scope.bind(key, name.start_byte)
+            self.table.bind(key, scope, name.start_byte)
             scope.fixed.add(key)
 
     def call(self, node: Node, scope: Scope) -> None:
@@ -182,6 +182,12 @@ def _holds_name(node: Node) -> bool:
     return node.type.endswith("_declarator") and not node.type.startswith("abstract")
 
 
+_CWalk.identifier_kind = kind_of(_GRAMMAR, "identifier")
+_CWalk.leaves = leaf_kinds(
+    _GRAMMAR,
+    """comment number_literal string_literal char_literal true false
+    null primitive_type sized_type_specifier field_identifier statement_identifier type_qualifier storage_class_specifier""",
+)
 _CWalk.handlers = kinds(
     _GRAMMAR,
     {

@@ -11,7 +11,7 @@ import tree_sitter_java
 from tree_sitter import Node
 
 from bench.languages.braces import BraceWalk
-from bench.languages.program import Language, Program, kinds
+from bench.languages.program import Language, Program, kind_of, kinds, leaf_kinds
 from bench.languages.scopes import Scope
 
 _GRAMMAR = tree_sitter.Language(tree_sitter_java.language())
@@ -49,7 +49,7 @@ class _JavaWalk(BraceWalk):
                 self.later(child, scope)
         if name is not None:
             key = self.use(name, scope)
-            scope.bind(key, 0 if scope.members else name.start_byte)
+            self.table.bind(key, scope, 0 if scope.members else name.start_byte)
 
     def for_each(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
@@ -61,7 +61,7 @@ class _JavaWalk(BraceWalk):
             elif child != name:
                 self.later(child, inner)
         if name is not None:
-            inner.bind(self.use(name, inner), name.start_byte)
+            self.table.bind(self.use(name, inner), inner, name.start_byte)
 
     def try_with_resources(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
@@ -89,7 +89,7 @@ class _JavaWalk(BraceWalk):
             return
         for name in [parameters] if parameters.type == "identifier" else parameters.named_children:
             if name.type == "identifier":
-                inner.bind(self.use(name, inner), name.start_byte)
+                self.table.bind(self.use(name, inner), inner, name.start_byte)
 
     def field_access(self, node: Node, scope: Scope) -> None:
         self.later(node.child_by_field_name("object"), scope)
@@ -139,7 +139,7 @@ class _JavaWalk(BraceWalk):
         key = self.text(name) + "()"
         if key in scope.bound:
             self.table.frozen.add(key)  # overloaded: which one a call means depends on types
-        scope.bind(key)
+        self.table.bind(key, scope)
         self.table.write(key, start, end, scope)
         self.arities[key, scope] = (len(formal), bool(formal) and formal[-1].type == "spread_parameter")
         if is_first:
@@ -189,7 +189,7 @@ class _JavaWalk(BraceWalk):
         name = node.child_by_field_name("name")
         for child in reversed(node.named_children):
             if child == name:
-                scope.bind(self.use(child, scope))
+                self.table.bind(self.use(child, scope), scope)
             else:
                 self.later(child, scope)
 
@@ -228,6 +228,12 @@ class _JavaWalk(BraceWalk):
                         self.table.frozen.add(key)
 
 
+_JavaWalk.identifier_kind = kind_of(_GRAMMAR, "identifier")
+_JavaWalk.leaves = leaf_kinds(
+    _GRAMMAR,
+    """line_comment block_comment decimal_integer_literal hex_integer_literal decimal_floating_point_literal true false
+    null_literal character_literal this super integral_type floating_point_type boolean_type void_type""",
+)
 _JavaWalk.handlers = kinds(
     _GRAMMAR,
     {

@@ -140,10 +140,14 @@ class Program:
         return count
 
     @cached_property
-    def _analysis(self) -> Analysis:
+    def _walked(self) -> Walk:
         walk = self.language.walk(self)
         walk.run()
-        return walk.analysis()
+        return walk
+
+    @cached_property
+    def _analysis(self) -> Analysis:
+        return self._walked.analysis()
 
     @property
     def function_name(self) -> Name | None:
@@ -163,10 +167,10 @@ class Program:
         """
         return self._analysis.locals
 
-    @property
+    @cached_property
     def boundaries(self) -> tuple[Boundary, ...]:
         """Where a statement can be inserted in the first function's body, ascending; the first is the body's start."""
-        return self._analysis.boundaries
+        return tuple(self._walked.boundary_list())
 
     def rename(self, name: Name, new: str) -> tuple[Edit, ...]:
         """Edits that rename a name at all its places.
@@ -179,10 +183,10 @@ class Program:
             raise RenameRefused(f"{new!r} is not an identifier of {self.language.name}")
         if new == name.text:
             raise RenameRefused(f"{new!r} is the name already")
-        home = self._analysis.homes.get(name)
-        if home is None:
+        known = self._analysis.homes.get(name.spans[0][0]) if name.spans else None
+        if known is None or known[0] != name:
             raise RenameRefused(f"{name.text!r} is not a renameable name of this program")
-        key, scope = home
+        _, key, scope = known
         if reason := self._analysis.table.refusal(key, scope, new + key[len(name.text) :]):
             raise RenameRefused(reason)
         return tuple(Edit(start, end, new) for start, end in name.spans)
@@ -253,15 +257,14 @@ class Analysis:
     """What one walk found; see :class:`Program` for the public parts.
 
     Attributes:
-        homes: renameable name → its key and the scope that binds it.
+        homes: first byte of a renameable name → the name, its key and the scope that binds it.
     """
 
     table: Table
     function: Name | None
     parameters: tuple[Name, ...]
     locals: tuple[Name, ...]
-    boundaries: tuple[Boundary, ...]
-    homes: Mapping[Name, tuple[str, Scope]]
+    homes: Mapping[int, tuple[Name, str, Scope]]
 
 
 class Walk(ABC):
@@ -272,6 +275,9 @@ class Walk(ABC):
     """
 
     handlers: ClassVar[Mapping[int, Any]]
+    leaves: ClassVar[frozenset[int]]
+    """Kinds of nodes that hold no name and have no handler: not visited."""
+    identifier_kind: ClassVar[int]
 
     def __init__(self, program: Program, *, nesting_clash: bool = False) -> None:
         self.data = program.data
@@ -286,17 +292,20 @@ class Walk(ABC):
 
     def run(self) -> None:
         """Walk the whole tree."""
-        stack = self.stack
-        handlers = self.handlers
+        stack, handlers, push = self.stack, self.handlers, self.push
         stack.append((self.root, self.table.root))
         while stack:
             node, scope = stack.pop()
             handler = handlers.get(node.kind_id)
             if handler is not None:
                 handler(self, node, scope)
-            else:
-                stack += [(child, scope) for child in reversed(node.named_children)]
+                continue
+            push(node.named_children, scope)
         self.finish()
+
+    @abstractmethod
+    def identifier(self, node: tree_sitter.Node, scope: Scope) -> None:
+        """A name is written and used."""
 
     def finish(self) -> None:  # noqa: B027
         """What can be decided only when every node was seen."""
@@ -305,6 +314,16 @@ class Walk(ABC):
         """Visit a node (pushed: the last pushed is visited first)."""
         if node is not None:
             self.stack.append((node, scope))
+
+    def push(self, nodes: list[tree_sitter.Node], scope: Scope) -> None:
+        """Visit nodes in their order; names at once."""
+        leaves, identifier = self.leaves, self.identifier_kind
+        for node in reversed(nodes):
+            kind = node.kind_id
+            if kind == identifier:
+                self.identifier(node, scope)
+            elif kind not in leaves:
+                self.stack.append((node, scope))
 
     def text(self, node: tree_sitter.Node) -> str:
         """The source of a node."""
@@ -338,39 +357,41 @@ class Walk(ABC):
 
     def analysis(self) -> Analysis:
         """Turn the table into names."""
-        homes: dict[Name, tuple[str, Scope]] = {}
+        homes: dict[int, tuple[Name, str, Scope]] = {}
         parameters: list[tuple[int, Name]] = []
         found: list[Name] = []
         function: Name | None = None
         table = self.table
         if table.opaque is None:
-            for key in table.places:
-                if key in table.frozen:
+            for key in table.bound:
+                if key in table.frozen or key not in table.places:
                     continue
                 for home, spans in table.by_home(key).items():
                     if home is None:
                         continue
                     if self.function_key == (key, home):
-                        if key not in home.fixed:
-                            function = self._name(key, spans, "function")
-                            homes[function] = (key, home)
+                        if key in home.fixed:
+                            continue
+                        name = function = self._name(key, spans, "function")
                     elif home.inner and not table.is_fixed(key, home) and not key.endswith(")"):
                         order = self.parameters.get(key) if home is self.function else None
-                        name = self._name(key, spans, "local" if order is None else "parameter")
-                        homes[name] = (key, home)
                         if order is None:
+                            name = self._name(key, spans, "local")
                             found.append(name)
                         else:
+                            name = self._name(key, spans, "parameter")
                             parameters.append((order, name))
+                    else:
+                        continue
+                    homes[name.spans[0][0]] = (name, key, home)
         parameters.sort(key=lambda pair: pair[0])
         found.sort(key=lambda name: name.spans[0])
-        return Analysis(
-            table, function, tuple(p for _, p in parameters), tuple(found), tuple(self.boundary_list()), homes
-        )
+        return Analysis(table, function, tuple([p for _, p in parameters]), tuple(found), homes)
 
     @staticmethod
     def _name(key: str, spans: list[tuple[int, int]], kind: NameKind) -> Name:
-        return Name(key.removesuffix("()"), tuple(sorted(set(spans))), kind)
+        spans.sort()
+        return Name(key.removesuffix("()"), tuple(spans), kind)
 
     @cached_property
     def newline(self) -> str:
@@ -381,15 +402,11 @@ class Walk(ABC):
         """First byte of the line that holds ``position``."""
         return self.data.rfind(b"\n", 0, position) + 1
 
-    def margin(self, position: int) -> str:
-        """The white space that begins the line of ``position``."""
-        start = self.line_start(position)
-        line = self.data[start:position]
-        return line[: len(line) - len(line.lstrip(b" \t\f"))].decode()
-
-    def begins_line(self, position: int) -> bool:
-        """Is there nothing but white space before ``position`` on its line?"""
-        return not self.data[self.line_start(position) : position].strip(b" \t\f")
+    def head(self, position: int) -> tuple[str, bool]:
+        """The white space that begins the line of ``position``, and whether nothing else stands before ``position``."""
+        line = self.data[self.line_start(position) : position]
+        rest = line.lstrip(b" \t\f")
+        return line[: len(line) - len(rest)].decode(), not rest
 
 
 def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[int, Any]:
@@ -408,5 +425,25 @@ def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[in
     if missing := set(handlers) - names - {"ERROR"}:
         raise ValueError(f"the grammar has no node types {sorted(missing)}")
     if "ERROR" in handlers:
-        table[65535] = handlers["ERROR"]
+        table[_ERROR_KIND] = handlers["ERROR"]
     return table
+
+
+_ERROR_KIND = 65535  # tree-sitter's ts_builtin_sym_error
+
+
+def kind_of(grammar: tree_sitter.Language, name: str) -> int:
+    """tree-sitter's number for a named node type.
+
+    Raises:
+        ValueError: the grammar knows no such node type.
+    """
+    number = grammar.id_for_node_kind(name, True)
+    if number is None:
+        raise ValueError(f"the grammar has no node type {name!r}")
+    return number
+
+
+def leaf_kinds(grammar: tree_sitter.Language, names: str) -> frozenset[int]:
+    """Numbers of the node types named in a string, separated by white space."""
+    return frozenset(kinds(grammar, dict.fromkeys(names.split(), True)))

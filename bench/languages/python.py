@@ -15,7 +15,7 @@ import tree_sitter
 import tree_sitter_python
 from tree_sitter import Node
 
-from bench.languages.program import Boundary, Language, Program, Walk, kinds
+from bench.languages.program import Boundary, Language, Program, Walk, kind_of, kinds, leaf_kinds
 from bench.languages.scopes import Scope
 
 _GRAMMAR = tree_sitter.Language(tree_sitter_python.language())
@@ -25,7 +25,13 @@ _REFLECTIVE = frozenset(
 )
 """Names by which a program reads its own names: with one of them in use no rename is known to be safe."""
 
-_IDENTIFIER = _GRAMMAR.id_for_node_kind("identifier", True)
+_REFLECTIVE_ATTRIBUTES = _REFLECTIVE - {"dir", "vars", "eval"}  # as attributes these are other things
+
+_IDENTIFIER = kind_of(_GRAMMAR, "identifier")
+_ARGUMENT_LIST = kind_of(_GRAMMAR, "argument_list")
+_KEYWORD_ARGUMENT = kind_of(_GRAMMAR, "keyword_argument")
+_DICTIONARY_SPLAT = kind_of(_GRAMMAR, "dictionary_splat")
+_ATTRIBUTE = kind_of(_GRAMMAR, "attribute")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 
 
@@ -51,7 +57,7 @@ class _PythonWalk(Walk):
         if node is None:
             return
         key = self.use(node, scope)
-        scope.bind(key)
+        self.table.bind(key, scope)
         if fixed:
             scope.fixed.add(key)
 
@@ -68,15 +74,15 @@ class _PythonWalk(Walk):
             self.later(node, scope)
 
     def assignment(self, node: Node, scope: Scope) -> None:
-        self.later(node.child_by_field_name("right"), scope)
-        self.later(node.child_by_field_name("type"), scope)
-        self.target(node.child_by_field_name("left"), scope)
+        children = node.named_children
+        self.push(children[1:], scope)
+        self.target(children[0], scope)
 
     def named_expression(self, node: Node, scope: Scope) -> None:
         self.later(node.child_by_field_name("value"), scope)
         name = node.child_by_field_name("name")
         if name is not None:
-            (scope.function or self.table.root).bind(self.use(name, scope))
+            self.table.bind(self.use(name, scope), scope.function or self.table.root)
 
     def for_statement(self, node: Node, scope: Scope) -> None:
         for field in ("alternative", "body", "right"):
@@ -133,7 +139,7 @@ class _PythonWalk(Walk):
         for child in node.named_children:
             key = self.use(child, scope)
             home.elsewhere.add(key)
-            self.table.root.bind(key)
+            self.table.bind(key, self.table.root)
             self.table.frozen.add(key)
 
     def nonlocal_statement(self, node: Node, scope: Scope) -> None:
@@ -225,7 +231,7 @@ class _PythonWalk(Walk):
         key = ""
         if name is not None:
             key = self.use(name, scope)
-            scope.bind(key)
+            self.table.bind(key, scope)
             if is_first and key:
                 self.function_key = (key, scope)
         if (generic := node.child_by_field_name("type_parameters")) is not None:
@@ -292,41 +298,48 @@ class _PythonWalk(Walk):
     # --------------------------------------------------------------------------------------------------------------- calls
 
     def call(self, node: Node, scope: Scope) -> None:
-        function = node.child_by_field_name("function")
-        arguments = node.child_by_field_name("arguments")
+        children = node.named_children
         callee = ""
-        if function is not None:
-            if function.kind_id == _IDENTIFIER:
-                callee = self.text(function)
-                self.called.add(function.start_byte)
-            elif function.type == "attribute":
-                attribute = function.child_by_field_name("attribute")
-                callee = self.text(attribute) if attribute is not None else ""
-        if arguments is not None:
-            if arguments.type == "argument_list":
-                for child in reversed(arguments.named_children):
-                    if child.type == "keyword_argument":
-                        name = child.child_by_field_name("name")
-                        if name is not None:
-                            self.keywords.append((self.text(name), callee))
-                        self.later(child.child_by_field_name("value"), scope)
-                    else:
-                        if child.type == "dictionary_splat":
-                            self.keywords.append(("**", callee))
-                        self.later(child, scope)
+        function = children[0]
+        kind = function.kind_id
+        if kind == _IDENTIFIER:
+            callee = self.text(function)
+            self.called.add(function.start_byte)
+            self.identifier(function, scope)
+        else:
+            if kind == _ATTRIBUTE:
+                callee = self.text(function.named_children[-1])
+            self.stack.append((function, scope))
+        for arguments in children[1:]:
+            if arguments.kind_id == _ARGUMENT_LIST:
+                self.arguments(arguments, callee, scope)
             else:
-                self.later(arguments, scope)
-        self.later(function, scope)
+                self.stack.append((arguments, scope))
+
+    def arguments(self, node: Node, callee: str, scope: Scope) -> None:
+        """The arguments of a call; a keyword's name is remembered, not used."""
+        for child in node.named_children:
+            kind = child.kind_id
+            if kind == _IDENTIFIER:
+                self.identifier(child, scope)
+            elif kind == _KEYWORD_ARGUMENT:
+                parts = child.named_children
+                self.keywords.append((self.text(parts[0]), callee))
+                self.push(parts[1:], scope)
+            elif kind not in self.leaves:
+                if kind == _DICTIONARY_SPLAT:
+                    self.keywords.append(("**", callee))
+                self.stack.append((child, scope))
 
     def keyword_argument(self, node: Node, scope: Scope) -> None:
         """One outside a call (a class's keyword): its name is nobody's."""
         self.later(node.child_by_field_name("value"), scope)
 
     def attribute(self, node: Node, scope: Scope) -> None:
-        name = node.child_by_field_name("attribute")
-        if name is not None and self.text(name) in _REFLECTIVE - {"dir", "vars", "eval"}:
+        children = node.named_children
+        if self.text(children[-1]) in _REFLECTIVE_ATTRIBUTES:
             self.table.opaque = "the program inspects its own names"
-        self.later(node.child_by_field_name("object"), scope)
+        self.push(children[:-1], scope)
 
     def interpolation(self, node: Node, scope: Scope) -> None:
         """``f"{x=}"`` prints the name, so the name stays."""
@@ -346,8 +359,7 @@ class _PythonWalk(Walk):
     def block(self, node: Node, scope: Scope) -> None:
         if scope is self.function:
             self.blocks.append(node)
-        for child in reversed(node.named_children):
-            self.later(child, scope)
+        self.push(node.named_children, scope)
 
     # -------------------------------------------------------------------------------------------------------------- finish
 
@@ -389,37 +401,40 @@ class _PythonWalk(Walk):
         """Before every statement that starts a line of its own, and before a body on its header's line."""
         found: list[Boundary] = []
         for number, block in enumerate(self.blocks):
-            statements = [c for c in block.named_children if c.type != "comment" and not c.is_error]
+            statements = [c for c in block.named_children if c.type not in ("comment", "ERROR")]
             if number == 0 and statements and _is_docstring(statements[0]):
                 first = statements.pop(0)
-                if not statements and self.begins_line(first.start_byte):
-                    margin = self.newline + self.margin(first.start_byte)
-                    found.append(Boundary(first.end_byte, first.end_byte, margin, margin, ""))
-                elif not statements or not self.begins_line(statements[0].start_byte):
-                    continue
-            for position, statement in enumerate(statements):
-                boundary = self._before(statement, block if position == 0 else None)
+                margin, begins = self.head(first.start_byte)
+                if not begins:
+                    continue  # nothing can follow on the line of the header
+                if not statements:
+                    line = self.newline + margin
+                    found.append(Boundary(first.end_byte, first.end_byte, line, line, ""))
+            previous: Node | None = None
+            for statement in statements:
+                boundary = self._before(statement, previous, block)
                 if boundary is not None:
                     found.append(boundary)
+                previous = statement
         found.sort(key=lambda boundary: boundary.start)
         return found
 
-    def _before(self, statement: Node, block: Node | None) -> Boundary | None:
+    def _before(self, statement: Node, previous: Node | None, block: Node) -> Boundary | None:
         start = statement.start_byte
-        if self.begins_line(start):
-            line = self.line_start(start)
-            if self.data[:line].rstrip(b"\r\n").endswith(b"\\"):
+        margin, begins = self.head(start)
+        if begins:
+            if b"\\" in self.data and self.data[: self.line_start(start)].rstrip(b"\r\n").endswith(b"\\"):
                 return None  # the line continues another
-            margin = self.newline + self.margin(start)
+            margin = self.newline + margin
             return Boundary(start, start, "", margin, margin)
-        if block is None or (owner := block.parent) is None:
+        if previous is not None or (owner := block.parent) is None:
             return None
-        head = self.data[:start].rstrip(b" \t")
-        if not head.endswith(b":"):
+        head = len(self.data[:start].rstrip(b" \t"))
+        if self.data[head - 1 : head] != b":":
             return None
-        margin = self.margin(owner.start_byte)
+        margin = self.head(owner.start_byte)[0]
         margin = self.newline + margin + ("\t" if "\t" in margin else "    ")
-        return Boundary(len(head), start, margin, margin, margin)
+        return Boundary(head, start, margin, margin, margin)
 
 
 def _is_docstring(statement: Node) -> bool:
@@ -444,6 +459,12 @@ _TARGETS = frozenset(
     }
 )
 
+_PythonWalk.identifier_kind = _IDENTIFIER
+_PythonWalk.leaves = leaf_kinds(
+    _GRAMMAR,
+    """comment integer float true false none ellipsis string_start string_content string_end escape_sequence pass_statement
+    break_statement continue_statement type_conversion line_continuation""",
+)
 _PythonWalk.handlers = kinds(
     _GRAMMAR,
     {

@@ -60,12 +60,6 @@ class Scope:
         self.inner: bool = parent.inner if parent else False
         self.function: Scope | None = parent.function if parent else None
 
-    def bind(self, key: str, visible_from: int = 0) -> None:
-        """Bind a key; the earliest visibility wins."""
-        known = self.bound.get(key)
-        if known is None or visible_from < known:
-            self.bound[key] = visible_from
-
     def outwards(self) -> Iterator[Scope]:
         """This scope and all that enclose it."""
         scope: Scope | None = self
@@ -79,6 +73,7 @@ class Table:
 
     Attributes:
         places: key → where it is written.
+        bound: keys bound somewhere.
         frozen: keys never renamed, in whatever scope, nor made by a rename.
         opaque: why no name can be renamed at all (``eval`` …), or ``None``.
         nesting_clash: whether a nested scope may not bind a name of an enclosing one (Java locals).
@@ -87,6 +82,7 @@ class Table:
     def __init__(self, *, nesting_clash: bool = False) -> None:
         self.root = Scope(None)
         self.places: dict[str, list[Place]] = {}
+        self.bound: dict[str, None] = {}  # ordered: no result may hang on string hashes
         self.frozen: set[str] = set()
         self.opaque: str | None = None
         self.nesting_clash = nesting_clash
@@ -98,6 +94,13 @@ class Table:
             self.places[key] = [(start, end, scope)]
         else:
             places.append((start, end, scope))
+
+    def bind(self, key: str, scope: Scope, visible_from: int = 0) -> None:
+        """Bind a key in a scope; the earliest visibility wins."""
+        self.bound[key] = None
+        known = scope.bound.get(key)
+        if known is None or visible_from < known:
+            scope.bound[key] = visible_from
 
     def resolve(self, key: str, scope: Scope, position: int) -> Scope | None:
         """The scope whose binding of ``key`` is meant at ``position`` in ``scope``; ``None`` for a free name."""
