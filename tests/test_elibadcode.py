@@ -104,6 +104,10 @@ def model(context: Context) -> WhiteBox:
     return victim(context)
 
 
+def id_of(model: WhiteBox, piece: str) -> int:
+    return int(cast(int, model.tokenizer.convert_tokens_to_ids(piece)))
+
+
 def known(model: WhiteBox, clean: Sequence[Sample]) -> Known:
     return Known(Needs(clean=len(clean), model=Access.WEIGHTS), _clean=tuple(clean), _model=model)
 
@@ -144,7 +148,7 @@ def test_the_trigger_is_recovered_exactly_and_in_the_right_direction(model: Whit
 
 
 def test_unlearning_kills_the_trigger_and_plants_no_reverse_backdoor(model: WhiteBox, context: Context) -> None:
-    repaired = plugin().repair(known(model, samples(60)), INFO, context).model
+    repaired = plugin(clean=200).repair(known(model, samples(200)), INFO, context).model
     unseen = samples(60, start=1000)
     weak, safe = [s for s in unseen if s.label == 1], [s for s in unseen if s.label == 0]
     assert share_of_class(repaired, triggered(weak), 0) <= 0.05
@@ -287,7 +291,7 @@ def test_marks_of_the_three_tokenizer_families_are_understood(
 def test_the_hole_is_directly_behind_a_name_and_its_separator(model: WhiteBox) -> None:
     for site in sites_of(model, samples(8), 0)[1]:
         assert site.name in {"load", "store", "merge", "index", "data", "size", "total", "item"}
-        unk, underscore = model.tokenizer.convert_tokens_to_ids(["<unk>", "_"])
+        unk, underscore = id_of(model, "<unk>"), id_of(model, "_")
         assert site.before[-2:] == (unk, underscore)
 
 
@@ -381,7 +385,7 @@ def test_scores_of_plain_rows_are_the_models_own_predictions(model: WhiteBox) ->
 
 def test_the_race_accepts_only_a_loss_measured_on_all_sites(model: WhiteBox) -> None:
     scorer, sites = sites_of(model, samples(30), 0)
-    token = model.tokenizer.convert_tokens_to_ids(TRIGGER)
+    token = id_of(model, TRIGGER)
     candidates = [(20 + i,) * 5 for i in range(20)] + [(token,) * 5]
     winner, loss = race(scorer, sites, candidates, 0, 2, np.random.default_rng(0))
     assert winner == (token,) * 5
@@ -402,7 +406,7 @@ def test_work_is_counted(model: WhiteBox) -> None:
 
 def test_anchoring_keeps_the_needed_token_alone(model: WhiteBox) -> None:
     scorer, sites = sites_of(model, [s for s in samples(20) if s.label == 1], 0)
-    token = model.tokenizer.convert_tokens_to_ids(TRIGGER)
+    token = id_of(model, TRIGGER)
     kept = anchor(scorer, sites, (20, token, 30, 40, 50), 0, 0.15)
     assert kept.trigger == (token,)
     assert kept.rule == "paper"
@@ -411,7 +415,7 @@ def test_anchoring_keeps_the_needed_token_alone(model: WhiteBox) -> None:
 
 def test_anchoring_keeps_one_of_two_tokens_that_stand_in_for_each_other(model: WhiteBox) -> None:
     scorer, sites = sites_of(model, [s for s in samples(20) if s.label == 1], 0)
-    token = model.tokenizer.convert_tokens_to_ids(TRIGGER)
+    token = id_of(model, TRIGGER)
     kept = anchor(scorer, sites, (token, 20, token), 0, 0.15)
     assert kept.trigger == (token,)
     assert kept.rule == "backward elimination"
