@@ -16,12 +16,14 @@ import pytest
 from rich.console import Console
 
 from bench import stats
-from bench.board import Board, build_board, print_board, to_csv, to_json, to_markdown, write_board
+from bench.board import Board, build_board, print_board, publish, to_csv, to_json, to_markdown, write_board
 from bench.board.blocks import summarise_blocks
 from bench.board.render import escape_markdown
 from bench.errors import StoreError
 from bench.metrics import cell_metrics
+from bench.outcomes import write_filter, write_outcomes
 from bench.records import Coordinates, CostFacts, PluginUse, PoisonFacts, Record, Status
+from bench.results import ResultsFolder
 
 N_CLEAN, N_TRIGGERED = 60, 30
 FAMILIES = {
@@ -425,3 +427,24 @@ def test_the_terminal_shows_each_row_once_without_reading_markup() -> None:
     assert text.count("[red]dece (v2)") == 1
     assert "defect_detection · tiny · dead_code" in text
     assert "lift" in text
+
+
+def test_a_results_folder_is_published_from_its_stored_outcomes(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path)
+    folder.cells.mkdir()
+    stored = [record("none"), record("spectral_signatures"), record("dbs", status=Status.NOT_RUN)]
+    for one in stored:
+        slug = one.coordinates.slug
+        (folder.cells / f"{slug}.json").write_text(one.model_dump_json())
+        if one.status is Status.OK:
+            table, judged = loader(one)
+            write_outcomes(table, folder.cells / f"{slug}.parquet")
+            if judged is not None:
+                write_filter(judged, folder.cells / f"{slug}.filter.parquet")
+    out = io.StringIO()
+    paths = publish(folder, 0.02, Console(file=out, width=200))
+    assert Board.model_validate_json(paths["board.json"].read_text()) == build_board(stored, loader)
+    assert all(str(path) in out.getvalue() for path in paths.values())
+    (folder.cells / f"{stored[0].coordinates.slug}.parquet").unlink()
+    with pytest.raises(StoreError, match="run the cell again"):
+        publish(folder, 0.02, Console(file=out))
