@@ -98,6 +98,7 @@ class Trainer:
         epochs = self.settings.epochs if epochs is None else epochs
         batch_size = batch_size or self.settings.batch_size
         trained = model.copy()
+        trained.cost = self._context.cost
         frozen = _freeze(trained.network, parameters)
         batches = _Batches(trained, samples)
         if not samples or not epochs:
@@ -307,16 +308,18 @@ class _BestEpoch(TrainerCallback):
     ) -> None:
         row: dict[str, Any] = {"epoch": len(self._history) + 1, "loss": float(torch.stack(self.losses).mean())}
         self.losses.clear()
+        better = not self._valid
         if self._valid:
             value = self._trainer.metric(self._model, self._valid)
             row[self._model.info.metric] = value
-            if value > self._best:
+            better = value > self._best  # never true of NaN
+            if better:
                 self._best = value
                 self._weights = {k: v.detach().clone() for k, v in self._model.network.state_dict().items()}
-                for other in self._history:
-                    other["chosen"] = False
-        row["chosen"] = not self._valid or value == self._best
-        self._history.append(row)
+        if better:
+            for earlier in self._history:
+                earlier["chosen"] = False
+        self._history.append({**row, "chosen": better})
 
     def restore(self) -> None:
         """Put the best weights back into the model."""
