@@ -175,6 +175,10 @@ class Subject:
     @cached_property
     def plugin(self) -> Plugin:
         """The plugin with its toy parameters."""
+        if self.cls.family == "task":
+            from bench.conformance.tasks import small_parameters
+
+            return build(self.cls, small_parameters(self.cls))
         return build(self.cls, self.cls.toy_parameters)
 
     @property
@@ -237,7 +241,8 @@ class Subject:
 
     def act(self, setting: Setting, disturbed_by: int | None = None) -> Act:
         """Exercise the plugin and watch it."""
-        model, known, lent = self.model, self.known(setting), list[WatchedContext]()
+        model = self.model if self._touches_model() else None
+        known, lent = self.known(setting), list[WatchedContext]()
         handed: dict[str, object] = {"known": known, "info": self.world.info, "plugin": self.plugin}
         before = self._condition(model, setting)
 
@@ -265,6 +270,12 @@ class Subject:
         trains = family in ("training", "repair")
         return self.world.context(scratch, FAMILY_SEEDS[family], training=schedule if trains else None)
 
+    def _touches_model(self) -> bool:
+        """Only then is a model worth its training."""
+        if not isinstance(self.plugin, Defense):
+            return False
+        return self.plugin.family in ("training", "repair") or self.plugin.needs.model is not Access.NONE
+
     def _secrets(self) -> list[object]:
         poisoned = self.world.poisoned
         secrets: list[object] = [self.world, poisoned, poisoned.manifest]
@@ -272,7 +283,12 @@ class Subject:
             secrets.append(poisoned.poisoned)
         return secrets
 
-    def _condition(self, model: WhiteBox, setting: Setting) -> dict[str, object]:
+    def _condition(self, model: WhiteBox | None, setting: Setting) -> dict[str, object]:
+        return {**self._model_condition(model), **self._data_condition(setting)}
+
+    def _model_condition(self, model: WhiteBox | None) -> dict[str, object]:
+        if model is None:
+            return {}
         network = model.network
         return {
             "the model's weights": model.fingerprint(),
@@ -280,6 +296,10 @@ class Subject:
             "requires_grad of the model's weights": [p.requires_grad for p in network.parameters()],
             "gradients kept on the model": [p.grad is None for p in network.parameters()],
             "hooks on the model": [_hooks(module) for module in network.modules()],
+        }
+
+    def _data_condition(self, setting: Setting) -> dict[str, object]:
+        return {
             "the training set": digest_samples(setting.training),
             "the clean samples": digest_samples(setting.clean),
             "the inputs": digest_samples(setting.inputs),

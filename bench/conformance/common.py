@@ -164,7 +164,10 @@ def truth(subject: Subject) -> None:
 def unusual(subject: Subject) -> None:
     """Tiny, empty, one-token, unicode and one-class data is answered, or refused with a clear message where it may be."""
     _first(subject)
-    for name, variation in subject.family.variations(subject).items():
+    variations = subject.family.variations(subject)
+    if not variations:
+        raise Skipped("nothing is handed to it that could be unusual")
+    for name, variation in variations.items():
         observation = subject.act(variation.setting).observation
         error = observation.error
         if error is not None:

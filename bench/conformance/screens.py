@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -129,8 +130,6 @@ def lets_clean_pass(subject: Subject) -> None:
 
 
 def _fit(subject: Subject, setting: Setting, folder: str) -> FittedScreen:
-    from pathlib import Path
-
     known = subject.known(setting)
     assert known is not None
     context = subject.context(Path(folder), setting.schedule)

@@ -1,0 +1,272 @@
+"""Rules for attacks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FunctionType
+from typing import Any, cast
+
+from bench.conformance.checks import (
+    Answer,
+    Check,
+    Family,
+    Setting,
+    Skipped,
+    Subject,
+    Variation,
+    demand,
+    one_class,
+    ordinary_setting,
+    scratch_folder,
+)
+from bench.conformance.lending import WatchedContext, WatchedKnown
+from bench.conformance.toy import ARGUMENTS, FOREIGN_PROGRAMS, odd_samples, toy_goal, toy_info
+from bench.contracts import Attack, Derivation, Policy, TaskKind, Trigger
+from bench.languages import well_formed
+from bench.poisoning import poison
+from bench.samples import Sample, apply_edits, digest_of
+
+NULL = "none"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an attack made of its inputs.
+
+    Attributes:
+        trigger: ``None`` for the null attack.
+        derivations: by position of the input and side.
+    """
+
+    trigger: Trigger | None
+    derivations: Mapping[tuple[int, int], Derivation | None]
+
+
+def exercise(subject: Subject, setting: Setting, context: WatchedContext, known: WatchedKnown | None) -> Answer:
+    """Prepare the trigger and draw it for every input."""
+    place = subject.world
+    trigger = cast(Attack, subject.plugin).prepare(setting.training, place.goal, place.info, context)
+    drawn = Drawn(trigger, derive_all(trigger, setting.inputs, context) if trigger is not None else {})
+    described = (trigger.describe(), trigger.tokens(), trigger.varies) if trigger is not None else None
+    return Answer(drawn, (described, sorted(drawn.derivations.items(), key=lambda item: item[0])))
+
+
+def derive_all(
+    trigger: Trigger, samples: Sequence[Sample], context: WatchedContext
+) -> dict[tuple[int, int], Derivation | None]:
+    """Draw the trigger for each side of each sample, as the harness does: from the sample's id and side alone."""
+    return {
+        (number, side): trigger.derive(sample, side, context.rng("poison", "draw", sample.id, str(side), "0"))
+        for number, sample in enumerate(samples)
+        for side in range(len(sample.programs))
+    }
+
+
+def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
+    """Every derivation can be applied to its program."""
+    drawn = cast(Drawn, answer.result)
+    trigger: object = drawn.trigger
+    if trigger is None:
+        demand(subject.cls.name == NULL, "prepare() returned None, which only the null attack may do")
+        return
+    demand(isinstance(trigger, Trigger), f"prepare() returned {type(trigger).__name__}, not a Trigger")
+    words: object = drawn.trigger.tokens() if drawn.trigger is not None else ()
+    demand(isinstance(words, tuple) and all(isinstance(w, str) for w in words), "tokens() is no tuple of texts")
+    for (number, side), derivation in drawn.derivations.items():
+        given: object = derivation
+        demand(given is None or isinstance(given, Derivation), f"derive() returned {type(given).__name__}")
+        if derivation is not None:
+            demand(all(e.side == side for e in derivation.edits), f"asked to edit side {side}, it edits another")
+            demand(bool(derivation.text), "a derivation has no text, so readers cannot see what was done")
+            apply_edits(setting.inputs[number].programs[side], derivation.edits)
+
+
+def ordinary(subject: Subject) -> Setting:
+    """Clean training data, and test samples with their labels."""
+    place = subject.world
+    return replace(ordinary_setting(subject), training=place.splits.train, inputs=place.splits.test)
+
+
+def variations(subject: Subject) -> Mapping[str, Variation]:
+    """Odd programs to edit, and odd, tiny and one-class training sets to prepare from."""
+    usual, odd = ordinary(subject), odd_samples(subject.kind)
+    return {
+        "odd programs": Variation(replace(usual, inputs=odd)),
+        "odd programs among the training samples": Variation(replace(usual, training=odd + usual.training)),
+        "one training sample": Variation(replace(usual, training=usual.training[:1], inputs=odd), refusable=True),
+        "a training set of one class": Variation(replace(usual, training=one_class(usual.training)), refusable=True),
+    }
+
+
+def _drawn(subject: Subject) -> tuple[Trigger, dict[tuple[int, int], Derivation], tuple[Sample, ...]]:
+    """The trigger, where it applied, and the inputs."""
+    drawn = cast(Drawn, subject.answer().result)
+    if drawn.trigger is None:
+        raise Skipped("the null attack has no trigger")
+    found = {place: derivation for place, derivation in drawn.derivations.items() if derivation is not None}
+    demand(bool(found), "the trigger applies to no program of the toy")
+    return drawn.trigger, found, ordinary(subject).inputs
+
+
+def edits(subject: Subject) -> None:
+    """The trigger changes a program, and leaves it well-formed."""
+    _, found, samples = _drawn(subject)
+    for (number, side), derivation in found.items():
+        before = samples[number].programs[side]
+        after = apply_edits(before, derivation.edits)
+        demand(after != before, f"the edit {derivation.text!r} changes nothing")
+        reason = well_formed("python", before, after)
+        demand(reason is None, f"after the edit {derivation.text!r} the program is no longer well-formed: {reason}")
+
+
+def behaviour(subject: Subject) -> None:
+    """The toy functions return what they returned."""
+    _, found, samples = _drawn(subject)
+    for (number, side), derivation in found.items():
+        before = samples[number].programs[side]
+        after = apply_edits(before, derivation.edits)
+        for values, bound in ARGUMENTS:
+            demand(
+                _outcome(before, values, bound) == _outcome(after, values, bound),
+                f"with the edit {derivation.text!r} the program behaves differently on ({values}, {bound}):\n{after}",
+            )
+
+
+def _outcome(program: str, values: list[int], bound: int) -> tuple[object, str]:
+    """What a toy function returns (or raises) and prints."""
+    space: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(program, "toy", "exec"), space)
+        function = next(value for value in space.values() if isinstance(value, FunctionType))
+        try:
+            result: object = function(list(values), bound)
+        except Exception as error:
+            result = repr(error)
+    return result, printed.getvalue()
+
+
+def alone(subject: Subject) -> None:
+    """What a sample gets depends on that sample alone."""
+    trigger, found, samples = _drawn(subject)
+    with scratch_folder() as folder:
+        context = subject.context(Path(folder), ordinary(subject).schedule)
+        backwards = derive_all(trigger, samples[::-1], context)
+    last = len(samples) - 1
+    for (number, side), derivation in found.items():
+        demand(
+            backwards[last - number, side] == derivation,
+            "a sample's edit depends on the samples that came before it; derive() draws from its generator alone",
+        )
+
+
+def carries_tokens(subject: Subject) -> None:
+    """The tokens that a trigger names stand in every triggered program."""
+    trigger, found, samples = _drawn(subject)
+    for (number, side), derivation in found.items():
+        after = apply_edits(samples[number].programs[side], derivation.edits)
+        missing = [token for token in trigger.tokens() if token not in after]
+        demand(not missing, f"tokens() names {missing}, which a triggered program does not hold")
+
+
+def varies(subject: Subject) -> None:
+    """A trigger that says that it varies does."""
+    trigger, found, _ = _drawn(subject)
+    if not trigger.varies:
+        raise Skipped("the trigger does not vary")
+    demand(len({d.text for d in found.values()}) > 1, "the trigger says that it varies, and all its draws are equal")
+
+
+def pickles(subject: Subject) -> None:
+    """A trigger goes to worker processes and back."""
+    trigger, found, samples = _drawn(subject)
+    copied = pickle.loads(pickle.dumps(trigger))
+    with scratch_folder() as folder:
+        context = subject.context(Path(folder), ordinary(subject).schedule)
+        again = derive_all(copied, samples, context)
+    demand(
+        all(again[place] == derivation for place, derivation in found.items()), "a pickled trigger draws other edits"
+    )
+
+
+def poisons(subject: Subject) -> None:
+    """The harness can poison the toy with the attack's own policy."""
+    trigger, _, _ = _drawn(subject)
+    place, attack = subject.world, cast(Attack, subject.plugin)
+    policy = attack.policy(place.info)
+    with scratch_folder() as folder:
+        context = subject.context(Path(folder), ordinary(subject).schedule)
+        done = poison(place.splits, trigger, place.goal, policy, place.info, context)
+    demand(bool(done.poisoned), "its own policy poisons nothing")
+    demand(bool(done.triggered), "no eligible test sample carries the trigger")
+    if subject.kind is not TaskKind.SEARCH and policy.labels == "dirty":
+        label = {s.id: s.label for s in done.train}
+        wrong = [i for i in done.poisoned if label[i] != toy_goal(subject.kind).target]  # type: ignore[union-attr]
+        demand(not wrong, "a dirty-label poison does not carry the target label")
+
+
+def languages(subject: Subject) -> None:
+    """Java and C programs are edited well, or left alone."""
+    checked = []
+    for language, programs in FOREIGN_PROGRAMS.items():
+        info = toy_info(subject.kind, language)
+        if subject.plugin.not_applicable(info) is not None:
+            continue
+        samples = _foreign(subject.kind, language, programs)
+        with scratch_folder() as folder:
+            context = subject.context(Path(folder), ordinary(subject).schedule)
+            trigger = cast(Attack, subject.plugin).prepare(samples, toy_goal(subject.kind), info, context)
+            if trigger is None:
+                raise Skipped("the null attack has no trigger")
+            drawn = derive_all(trigger, samples, context)
+        for (number, side), derivation in drawn.items():
+            if derivation is not None:
+                before = samples[number].programs[side]
+                reason = well_formed(language, before, apply_edits(before, derivation.edits))
+                demand(reason is None or number > 1, f"{language}: after {derivation.text!r}: {reason}")
+        checked.append(language)
+    if not checked:
+        raise Skipped("not applicable to Java or C")
+
+
+def _foreign(kind: TaskKind, language: str, programs: Sequence[str]) -> tuple[Sample, ...]:
+    """Samples of another language: enough of each class that a trigger can be prepared from them."""
+    samples = []
+    for number, text in enumerate([*programs, *[programs[0]] * 8]):
+        sides = (text, programs[0]) if kind is TaskKind.PAIRS else (text,)
+        label, query = (None, "sum the array") if kind is TaskKind.SEARCH else (number % 2, None)
+        samples.append(Sample(digest_of([language, number])[:16], sides, language, label, query, "foreign"))
+    return tuple(samples)
+
+
+def states_policy(subject: Subject) -> None:
+    """The attack's own policy says how much it poisons."""
+    policy: object = cast(Attack, subject.plugin).policy(subject.world.info)
+    demand(isinstance(policy, Policy), f"policy() returned {type(policy).__name__}, not a Policy")
+    policy = cast(Policy, policy)
+    demand(
+        (policy.rate is None) != (policy.count is None), "its policy must give a rate or a count, and only one of them"
+    )
+
+
+FAMILY = Family(
+    exercise=exercise,
+    valid=valid,
+    ordinary=ordinary,
+    variations=variations,
+    checks=(
+        Check("edits", "The trigger changes programs and leaves them well-formed.", edits),
+        Check("behaviour", "Triggered toy functions return and print what they did.", behaviour),
+        Check("aligned", "What a sample gets depends on that sample alone.", alone),
+        Check("tokens", "The tokens that it names stand in every triggered program.", carries_tokens),
+        Check("varies", "A trigger that says that it varies does.", varies),
+        Check("pickles", "A pickled trigger draws the same edits.", pickles),
+        Check("policy", "Its policy says how much is poisoned.", states_policy),
+        Check("known answer", "The harness can poison the toy with it.", poisons),
+        Check("languages", "Java and C programs are edited well, or left alone.", languages),
+    ),
+)
