@@ -64,7 +64,8 @@ class Onion(Screen):
     clean set alone, instead of GPT-2, so that all deletions of a program cost as much as a few readings of it; and the
     threshold is set so that at most ``false_positive_rate`` of clean inputs are changed, where the paper tunes it on
     validation accuracy: the conformal quantile of the largest suspicion in each clean input, by models that have not seen
-    it (``folds``-fold cross-fitting). A clean set too small to vouch for that rate (19 inputs for 5 %) deletes nothing.
+    it (``folds``-fold cross-fitting), but never below 0. A clean set too small to vouch for that rate (19 inputs for 5 %)
+    deletes nothing.
 
     The rewritten program keeps its other tokens apart and keeps at least one; like the paper's, it need not parse.
 
@@ -110,7 +111,8 @@ class Onion(Screen):
             model = CodeModel.fit(rest, self.order)
             held_out = [sides for sides, of in zip(inputs, folds, strict=True) if of == fold]
             largest += [_largest([model.suspicions(leaves) for leaves in sides]) for sides in held_out]
-        return conformal_threshold(largest, self.false_positive_rate)
+        # Below 0 a deletion makes the program read less naturally, which is not what ONION deletes for.
+        return max(conformal_threshold(largest, self.false_positive_rate), 0.0)
 
 
 def fold_numbers(groups: Sequence[str], folds: int) -> list[int]:
