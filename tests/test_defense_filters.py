@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 from bench.context import Context
 from bench.contracts import Access, Filter, Known, Suspicion, TaskInfo, TaskKind
 from bench.errors import ConfigError, ModelError
-from bench.plugins import build, parameters_of
+from bench.models import ModelSettings, create
+from bench.plugins import Registry, build, parameters_of
 from bench.samples import Sample
 from defenses.filter.budget import keep_all_but_the_most_suspicious
 from defenses.filter.oracle import OracleFilter
@@ -251,3 +252,50 @@ def test_the_budget_never_empties_a_class() -> None:
 )
 def test_parameters_round_trip(plugin: Filter) -> None:
     assert build(type(plugin), parameters_of(plugin)) == plugin
+
+
+# ------------------------------------------------------------------------------------------------------------ a real model
+
+
+@pytest.mark.parametrize("kind", list(TaskKind))
+def test_a_real_model_of_every_kind_is_read(tmp_path: Path, kind: TaskKind) -> None:
+    labels = () if kind is TaskKind.SEARCH else ("no", "yes")
+    info = TaskInfo("toy", kind, "python", labels, "mrr" if kind is TaskKind.SEARCH else "accuracy")
+    sides = 2 if kind is TaskKind.PAIRS else 1
+    samples = [
+        Sample(
+            f"s{i}",
+            tuple(f"def f{i}(): return {i + side}" for side in range(sides)),
+            "python",
+            i % 2 if labels else None,
+            f"q {i}",
+        )
+        for i in range(29)
+    ]
+    settings = ModelSettings(window=16, layers=1, hidden=16, heads=2, vocabulary=300)
+    model = create("tiny", info, samples, settings, Context(seeds={"model": 0}, scratch=tmp_path))
+    before = model.fingerprint()
+    plugin = SpectralSignatures(assumed_rate=0.1)
+    results = [
+        plugin.judge(Known(plugin.needs, _training=tuple(s), _model=model), info, context())
+        for s in (samples, samples[::-1])
+    ]
+    assert results[0].scores == pytest.approx(results[1].scores[::-1], rel=1e-3, abs=1e-6)
+    assert (~results[0].keep).sum() == 4
+    assert np.isfinite(results[0].scores).all()
+    assert results[0].scores.max() > 0
+    assert model.fingerprint() == before
+
+
+def test_the_plugins_are_found_by_their_names() -> None:
+    registry = Registry().discover()
+    expected = {
+        "filter": {"spectral_signatures", "oracle", "random"},
+        "training": {"dece"},
+        "repair": {"fine_tuning", "random"},
+        "screen": {"onion", "oracle", "random"},
+    }
+    for family, names in expected.items():
+        assert names <= set(registry.names(family))
+        for name in names:
+            assert registry.build(family, name).name == name
