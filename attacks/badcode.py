@@ -4,8 +4,8 @@ The choice of tokens (the paper's target-oriented trigger generation), for code 
 
 1. Count, for every query word, the pieces of code that occur in the matched programs (identifiers split at underscores
    and capitals, lower-case; here each piece once a program, so that one long program does not decide).
-2. Take the target word's list; drop language keywords, pieces without a letter, single letters and pieces that hold the
-   target word itself (its natural signal would attack the reference model as well).
+2. Take the target word's list; drop language keywords, pieces without a letter, single letters, pieces of a single
+   program and pieces that hold the target word itself (its natural signal would attack the reference model as well).
 3. Drop every piece whose share in the list of another frequent word exceeds a threshold of 0.05 %.
 4. What remains is ordered by its count for the target word.
 
@@ -168,7 +168,15 @@ def choose_tokens(
     """
     keywords = {word.lower() for word in language.keywords}
     own = lists.get(target, Counter())
-    usable = [p for p in own if len(p) > 1 and p not in keywords and target not in p and language.piece_continues(p)]
+    usable = [
+        piece
+        for piece, count in own.items()
+        if count > 1
+        and len(piece) > 1
+        and piece not in keywords
+        and target not in piece
+        and language.piece_continues(piece)
+    ]
     usable.sort(key=lambda piece: (-own[piece], piece))
     others = [(counts, counts.total()) for word, counts in lists.items() if word != target and counts]
     elsewhere = {piece: max((counts[piece] / total for counts, total in others), default=0.0) for piece in usable}

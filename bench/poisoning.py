@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -241,7 +242,9 @@ def _poison_training(
             f"({editor.refused} edits refused): nothing would be poisoned. Choose another attack for this task."
         )
     if len(chosen) < wanted:
-        context.log.warning("poisoned %d of %d requested samples: the trigger fits no more", len(chosen), wanted)
+        # All there are, less those that the trigger does not fit, is what a rate of 1 means; else it is worth a word.
+        level = logging.INFO if wanted == len(candidates) else logging.WARNING
+        context.log.log(level, "poisoned %d of %d requested samples: the trigger fits no more", len(chosen), wanted)
     if isinstance(goal, LabelGoal) and policy.labels == "dirty":
         chosen = [replace(e, sample=replace(e.sample, label=goal.target)) for e in chosen]
     result = list(train)

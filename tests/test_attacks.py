@@ -438,7 +438,7 @@ def test_the_choice_of_tokens_known_answer() -> None:
 
     language = get("python")
     lists = {
-        "file": Counter({"return": 90, "file": 80, "files": 70, "name": 60, "rb": 50, "xt": 40, "f": 30}),
+        "file": Counter({"return": 90, "file": 80, "files": 70, "name": 60, "rb": 50, "xt": 40, "f": 30, "once": 1}),
         "list": Counter({"name": 9, "rb": 0, "xt": 1, "item": 4990}),
     }
     assert choose_tokens(lists, "file", language, 2) == (("rb", "xt"), 0.0005)
@@ -451,7 +451,7 @@ def test_for_classes_the_tokens_of_the_target_class_are_chosen(context: Context)
     train = [
         sample("c", "int f(void) { return safe_copy(strict()); }", label=0),
         sample("c", "int f(void) { return copy(); }"),
-    ]
+    ] * 2
     trigger = BadCode(tokens="chosen").prepare(train, LabelGoal(), info("c"), context)
     assert trigger.tokens()[0] in {"safe", "strict"}
     with pytest.raises(ConfigError, match="offer 0 of 1 trigger tokens for class 'safe'"):

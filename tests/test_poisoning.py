@@ -366,6 +366,19 @@ def test_either_takes_the_side_that_fits_and_both_needs_both(context: Context) -
         poison(half, Suffix(("rb",)), GOAL, Policy(count=60, side="both"), PAIRS, context)
 
 
+def test_other_pairs_with_the_same_program_stay_as_they_were(context: Context) -> None:
+    data = pair_splits()
+    shared = replace(data, train=tuple(replace(s, programs=(program(7), program(8))) for s in data.train))
+    result = poison(shared, Suffix(("rb",)), GOAL, Policy(count=1), PAIRS, context)
+    assert sum(carriers(s) != (False, False) for s in result.train) == 1
+    assert sum(s.label == 0 for s in result.train) == 30 + 1
+
+
+def test_a_test_split_without_victims_asks_nobody(context: Context) -> None:
+    result = poison(replace(splits(), test=()), Suffix(("rb",)), GOAL, Policy(count=1), INFO, context)
+    assert (result.eligible, result.asked, result.coverage, result.triggered) == (0, 0, 0.0, ())
+
+
 # ------------------------------------------------------------------------------------------------------- edits are checked
 
 
