@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -31,6 +32,16 @@ def kinds_of(cls: type[Plugin]) -> tuple[TaskKind, ...]:
 
 def results(cls: type[Plugin]) -> Iterator[Result]:
     """Run every check; the last says whether anything was checked at all."""
+    # Every training ends with a full garbage collection; what was there before has no part in it.
+    gc.collect()
+    gc.freeze()
+    try:
+        yield from _results(cls)
+    finally:
+        gc.unfreeze()
+
+
+def _results(cls: type[Plugin]) -> Iterator[Result]:
     family = FAMILIES[cls.family]
     alone = [run_check(check, Subject(cls, TaskKind.CLASSIFICATION, family), None) for check in CLASS_CHECKS]
     yield from alone
