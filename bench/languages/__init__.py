@@ -48,9 +48,9 @@ def get(name: str) -> Language:
     return cast(Language, getattr(import_module(f"{__name__}.{name}"), _CLASSES[name])())
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def parse(language: str, text: str) -> Program:
-    """Parse a program; the last few thousand are remembered.
+    """Parse a program; the last few hundred are remembered.
 
     Raises:
         ConfigError: there is no such language.

@@ -56,7 +56,7 @@ class _CWalk(BraceWalk):
                 key = self.use(node, scope)
                 self.table.bind(key, scope, node.start_byte)
                 if fixed:
-                    scope.fixed.add(key)
+                    scope.fix((key,))
                 return node
             inner = node.child_by_field_name("declarator")
             for child in reversed(node.named_children):
@@ -122,7 +122,7 @@ class _CWalk(BraceWalk):
             key = self.use(name, scope)
             self.table.bind(key, scope)
             if scope.inner:
-                scope.fixed.add(key)
+                scope.fix((key,))
             if is_first and key:
                 self.function_key = (key, scope)
         else:
@@ -151,7 +151,7 @@ class _CWalk(BraceWalk):
         if name is not None:
             key = self.use(name, scope)
             self.table.bind(key, scope, name.start_byte)
-            scope.fixed.add(key)
+            scope.fix((key,))
 
     def call(self, node: Node, scope: Scope) -> None:
         function = node.child_by_field_name("function")

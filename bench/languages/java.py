@@ -28,6 +28,7 @@ class _JavaWalk(BraceWalk):
     """Fills the scope table from a Java tree. A method ``m`` is the key ``m()``."""
 
     handlers: ClassVar[Mapping[int, Any]]
+    function_suffix = "()"
 
     def __init__(self, program: Program) -> None:
         super().__init__(program, nesting_clash=True)
@@ -218,14 +219,13 @@ class _JavaWalk(BraceWalk):
 
     def _freeze_doubtful(self) -> None:
         """Inside a class that inherits, a name may be a member that the program does not show."""
-        for key, places in self.table.places.items():
-            for start, _, scope in places:
-                home = self.table.resolve(key, scope, start)
-                for here in scope.outwards():
-                    if here is home:
-                        break
-                    if here in self.inheriting:
-                        self.table.frozen.add(key)
+        for key, start, _, scope in self.table.all_places():
+            home = self.table.resolve(key, scope, start)
+            for here in scope.outwards():
+                if here is home:
+                    break
+                if here in self.inheriting:
+                    self.table.frozen.add(key)
 
 
 _JavaWalk.identifier_kind = kind_of(_GRAMMAR, "identifier")

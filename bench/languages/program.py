@@ -140,14 +140,10 @@ class Program:
         return count
 
     @cached_property
-    def _walked(self) -> Walk:
+    def _analysis(self) -> Analysis:
         walk = self.language.walk(self)
         walk.run()
-        return walk
-
-    @cached_property
-    def _analysis(self) -> Analysis:
-        return self._walked.analysis()
+        return walk.analysis()
 
     @property
     def function_name(self) -> Name | None:
@@ -167,10 +163,10 @@ class Program:
         """
         return self._analysis.locals
 
-    @cached_property
+    @property
     def boundaries(self) -> tuple[Boundary, ...]:
         """Where a statement can be inserted in the first function's body, ascending; the first is the body's start."""
-        return tuple(self._walked.boundary_list())
+        return self._analysis.boundaries
 
     def rename(self, name: Name, new: str) -> tuple[Edit, ...]:
         """Edits that rename a name at all its places.
@@ -183,11 +179,11 @@ class Program:
             raise RenameRefused(f"{new!r} is not an identifier of {self.language.name}")
         if new == name.text:
             raise RenameRefused(f"{new!r} is the name already")
-        known = self._analysis.homes.get(name.spans[0][0]) if name.spans else None
-        if known is None or known[0] != name:
+        analysis = self._analysis
+        if name != analysis.function and name not in analysis.parameters and name not in analysis.locals:
             raise RenameRefused(f"{name.text!r} is not a renameable name of this program")
-        _, key, scope = known
-        if reason := self._analysis.table.refusal(key, scope, new + key[len(name.text) :]):
+        end = analysis.function_suffix if name.kind == "function" else ""
+        if reason := analysis.table.refusal(name.text + end, analysis.homes[name.spans[0][0]], new + end):
             raise RenameRefused(reason)
         return tuple(Edit(start, end, new) for start, end in name.spans)
 
@@ -257,14 +253,17 @@ class Analysis:
     """What one walk found; see :class:`Program` for the public parts.
 
     Attributes:
-        homes: first byte of a renameable name → the name, its key and the scope that binds it.
+        homes: first byte of a renameable name → the scope that binds it.
+        function_suffix: what a function's key has after its name (``()`` in Java).
     """
 
     table: Table
     function: Name | None
     parameters: tuple[Name, ...]
     locals: tuple[Name, ...]
-    homes: Mapping[int, tuple[Name, str, Scope]]
+    boundaries: tuple[Boundary, ...]
+    homes: Mapping[int, Scope]
+    function_suffix: str
 
 
 class Walk(ABC):
@@ -278,6 +277,7 @@ class Walk(ABC):
     leaves: ClassVar[frozenset[int]]
     """Kinds of nodes that hold no name and have no handler: not visited."""
     identifier_kind: ClassVar[int]
+    function_suffix: ClassVar[str] = ""
 
     def __init__(self, program: Program, *, nesting_clash: bool = False) -> None:
         self.data = program.data
@@ -357,41 +357,42 @@ class Walk(ABC):
 
     def analysis(self) -> Analysis:
         """Turn the table into names."""
-        homes: dict[int, tuple[Name, str, Scope]] = {}
+        homes: dict[int, Scope] = {}
         parameters: list[tuple[int, Name]] = []
         found: list[Name] = []
         function: Name | None = None
         table = self.table
-        if table.opaque is None:
-            for key in table.bound:
-                if key in table.frozen or key not in table.places:
+        for (key, home), spans in (table.bindings() if table.opaque is None else {}).items():
+            order: int | None = None
+            kind: NameKind = "local"
+            if self.function_key == (key, home):
+                if key in home.fixed:
                     continue
-                for home, spans in table.by_home(key).items():
-                    if home is None:
-                        continue
-                    if self.function_key == (key, home):
-                        if key in home.fixed:
-                            continue
-                        name = function = self._name(key, spans, "function")
-                    elif home.inner and not table.is_fixed(key, home) and not key.endswith(")"):
-                        order = self.parameters.get(key) if home is self.function else None
-                        if order is None:
-                            name = self._name(key, spans, "local")
-                            found.append(name)
-                        else:
-                            name = self._name(key, spans, "parameter")
-                            parameters.append((order, name))
-                    else:
-                        continue
-                    homes[name.spans[0][0]] = (name, key, home)
+                kind = "function"
+            elif not home.inner or table.is_fixed(key, home) or key.endswith(")"):
+                continue
+            elif home is self.function and (order := self.parameters.get(key)) is not None:
+                kind = "parameter"
+            spans.sort()
+            name = Name(key.removesuffix("()"), tuple(spans), kind)
+            homes[spans[0][0]] = home
+            if kind == "function":
+                function = name
+            elif order is None:
+                found.append(name)
+            else:
+                parameters.append((order, name))
         parameters.sort(key=lambda pair: pair[0])
         found.sort(key=lambda name: name.spans[0])
-        return Analysis(table, function, tuple([p for _, p in parameters]), tuple(found), homes)
-
-    @staticmethod
-    def _name(key: str, spans: list[tuple[int, int]], kind: NameKind) -> Name:
-        spans.sort()
-        return Name(key.removesuffix("()"), tuple(spans), kind)
+        return Analysis(
+            table,
+            function,
+            tuple([p for _, p in parameters]),
+            tuple(found),
+            tuple(self.boundary_list()),
+            homes,
+            self.function_suffix,
+        )
 
     @cached_property
     def newline(self) -> str:

@@ -59,7 +59,7 @@ class _PythonWalk(Walk):
         key = self.use(node, scope)
         self.table.bind(key, scope)
         if fixed:
-            scope.fixed.add(key)
+            scope.fix((key,))
 
     def target(self, node: Node | None, scope: Scope) -> None:
         """Bind the names of an assignment target; visit what is not a name (``a[i]``, ``a.b``)."""
@@ -138,7 +138,7 @@ class _PythonWalk(Walk):
         home = scope.function or self.table.root
         for child in node.named_children:
             key = self.use(child, scope)
-            home.elsewhere.add(key)
+            home.send_elsewhere(key)
             self.table.bind(key, self.table.root)
             self.table.frozen.add(key)
 
@@ -365,7 +365,7 @@ class _PythonWalk(Walk):
 
     def finish(self) -> None:
         table = self.table
-        for key in table.places:
+        for key in table.words():
             # Names with two leading underscores are special or mangled; others than ASCII are normalised by Python.
             if key.startswith("__") or not key.isascii():
                 table.frozen.add(key)
@@ -381,15 +381,15 @@ class _PythonWalk(Walk):
             return
         anybody = anybody or any(
             start not in self.called and start != self._definition(name, outer, start)
-            for start, _, _ in self.table.places.get(name, ())
+            for start, _, _ in self.table.places(name)
         )
         for word, callee in hits:
             if callee == name or anybody:
                 if word == "**":
                     if callee == name:
-                        inner.fixed.update(inner.bound)
+                        inner.fix(inner.bound)
                 else:
-                    inner.fixed.add(word)
+                    inner.fix((word,))
 
     def _definition(self, name: str, outer: Scope, start: int) -> int:
         """``start`` if ``def`` stands before it, else -1: where the name is defined it is not passed around."""

@@ -7,7 +7,8 @@ finds the same scope afterwards, which is decided here and not by comparing text
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,9 @@ class Name:
     kind: NameKind
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 class Scope:
     """One scope.
 
@@ -55,10 +59,18 @@ class Scope:
         self.hidden = hidden
         self.members = members
         self.bound: dict[str, int] = {}
-        self.fixed: set[str] = set()
-        self.elsewhere: set[str] = set()
+        self.fixed: AbstractSet[str] = _NONE
+        self.elsewhere: AbstractSet[str] = _NONE
         self.inner: bool = parent.inner if parent else False
         self.function: Scope | None = parent.function if parent else None
+
+    def fix(self, keys: Iterable[str]) -> None:
+        """Keys bound here that must keep their names."""
+        self.fixed = self.fixed | set(keys)
+
+    def send_elsewhere(self, key: str) -> None:
+        """Declare a key to be the program's own."""
+        self.elsewhere = self.elsewhere | {key}
 
     def outwards(self) -> Iterator[Scope]:
         """This scope and all that enclose it."""
@@ -72,7 +84,8 @@ class Table:
     """All written keys of a program and what forbids renaming them.
 
     Attributes:
-        places: key → where it is written.
+        written: key, start, end and scope of every place, one after the other: one flat list instead of a tuple
+            for every place, since programs are kept and the garbage collector walks what is kept.
         bound: keys bound somewhere.
         frozen: keys never renamed, in whatever scope, nor made by a rename.
         opaque: why no name can be renamed at all (``eval`` …), or ``None``.
@@ -81,23 +94,34 @@ class Table:
 
     def __init__(self, *, nesting_clash: bool = False) -> None:
         self.root = Scope(None)
-        self.places: dict[str, list[Place]] = {}
-        self.bound: dict[str, None] = {}  # ordered: no result may hang on string hashes
+        self.written: list[str | int | Scope] = []
+        self.bound: set[str] = set()
         self.frozen: set[str] = set()
         self.opaque: str | None = None
         self.nesting_clash = nesting_clash
 
     def write(self, key: str, start: int, end: int, scope: Scope) -> None:
         """Record that ``key`` is written at ``[start, end)``."""
-        places = self.places.get(key)
-        if places is None:
-            self.places[key] = [(start, end, scope)]
-        else:
-            places.append((start, end, scope))
+        self.written.extend((key, start, end, scope))
+
+    def all_places(self) -> Iterator[tuple[str, int, int, Scope]]:
+        """Everything that is written: key, start byte, end byte, scope; in no order."""
+        four = iter(self.written)
+        return zip(four, four, four, four, strict=True)  # type: ignore[arg-type]
+
+    def words(self) -> Iterator[str]:
+        """The keys written, repeated as often as they are."""
+        return iter(self.written[::4])  # type: ignore[arg-type]
+
+    def places(self, key: str) -> Iterator[Place]:
+        """Where a key is written."""
+        for word, start, end, scope in self.all_places():
+            if word == key:
+                yield start, end, scope
 
     def bind(self, key: str, scope: Scope, visible_from: int = 0) -> None:
         """Bind a key in a scope; the earliest visibility wins."""
-        self.bound[key] = None
+        self.bound.add(key)
         known = scope.bound.get(key)
         if known is None or visible_from < known:
             scope.bound[key] = visible_from
@@ -113,11 +137,19 @@ class Table:
             here = here.parent
         return None
 
-    def by_home(self, key: str) -> dict[Scope | None, list[tuple[int, int]]]:
-        """The places of a key, grouped by the scope they resolve to."""
-        groups: dict[Scope | None, list[tuple[int, int]]] = {}
-        for start, end, scope in self.places.get(key, ()):
-            groups.setdefault(self.resolve(key, scope, start), []).append((start, end))
+    def bindings(self) -> dict[tuple[str, Scope], list[tuple[int, int]]]:
+        """Spans of everything bound in the program and not frozen, by key and binding scope."""
+        groups: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
+        bound, frozen, resolve = self.bound, self.frozen, self.resolve
+        for key, start, end, scope in self.all_places():
+            if key in bound and key not in frozen:
+                home = resolve(key, scope, start)
+                if home is not None:
+                    spans = groups.get((key, home))
+                    if spans is None:
+                        groups[key, home] = [(start, end)]
+                    else:
+                        spans.append((start, end))
         return groups
 
     def is_fixed(self, key: str, home: Scope) -> bool:
@@ -134,14 +166,14 @@ class Table:
             return reason
         if self.nesting_clash and (reason := self._nested_clash(home, new)):
             return reason
-        for start, _, scope in self.places.get(new, ()):
+        for start, _, scope in self.places(new):
             if self._passes(scope, home, new, start):
                 return f"{new!r} at byte {start} would be captured"
         return None
 
     def _captured(self, old: str, home: Scope, new: str) -> str | None:
         """Does a scope between a use and its home bind the new key?"""
-        for start, _, scope in self.places.get(old, ()):
+        for start, _, scope in self.places(old):
             if self.resolve(old, scope, start) is not home:
                 continue
             for between in scope.outwards():
@@ -162,7 +194,7 @@ class Table:
         return False
 
     def _nested_clash(self, home: Scope, new: str) -> str | None:
-        for start, _, scope in self.places.get(new, ()):
+        for start, _, scope in self.places(new):
             bound_at = self.resolve(new, scope, start)
             if bound_at is None or bound_at.members:
                 continue
