@@ -99,10 +99,10 @@ class Trainer:
         batch_size = batch_size or self.settings.batch_size
         trained = model.copy()
         trained.cost = self._context.cost
-        frozen = _freeze(trained.network, parameters)
         batches = _Batches(trained, samples)
         if not samples or not epochs:
             return trained
+        frozen = _freeze(trained.network, parameters)
         rate = learning_rate or self.settings.learning_rate or (FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE)
         seed = axis_seed(self._context.seeds, axis, "fit")
         best = _BestEpoch(self, trained, self._valid if select_best else (), self.history)
