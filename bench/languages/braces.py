@@ -44,17 +44,18 @@ class BraceWalk(Walk):
         """A block whose scope is there already (a function's: its parameters and its locals may not clash)."""
         if self.function is None:
             self.open_function(inner)  # no definition was understood before this block
+        children = node.named_children
         if inner.function is self.function:
-            self.blocks.append(node)
-        self.push(node.named_children, inner)
+            self.blocks.append((node, children))
+        self.push(children, inner)
 
     def boundary_list(self) -> list[Boundary]:
         """Before every statement of every block of the first function, and inside its empty blocks."""
         found: list[Boundary] = []
-        for block in self.blocks:
+        for block, children in self.blocks:
             previous: Node | None = None
             empty = True
-            for child in block.named_children:
+            for child in children:
                 if child.type.endswith("comment"):
                     continue
                 empty = False

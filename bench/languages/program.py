@@ -18,6 +18,8 @@ import tree_sitter
 from bench.languages.scopes import Name, NameKind, RenameRefused, Scope, Table
 from bench.samples import Edit
 
+ERROR_KIND = 65535
+"""tree-sitter's ``ts_builtin_sym_error``."""
 _PIECE = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -288,7 +290,7 @@ class Walk(ABC):
         self.function_key: tuple[str, Scope] | None = None
         self.function_start = 0
         self.parameters: dict[str, int] = {}
-        self.blocks: list[tree_sitter.Node] = []  # of the first function itself, outermost first
+        self.blocks: list[tuple[tree_sitter.Node, list[tree_sitter.Node]]] = []  # of the first function, with children
 
     def run(self) -> None:
         """Walk the whole tree."""
@@ -426,11 +428,8 @@ def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[in
     if missing := set(handlers) - names - {"ERROR"}:
         raise ValueError(f"the grammar has no node types {sorted(missing)}")
     if "ERROR" in handlers:
-        table[_ERROR_KIND] = handlers["ERROR"]
+        table[ERROR_KIND] = handlers["ERROR"]
     return table
-
-
-_ERROR_KIND = 65535  # tree-sitter's ts_builtin_sym_error
 
 
 def kind_of(grammar: tree_sitter.Language, name: str) -> int:

@@ -15,7 +15,7 @@ import tree_sitter
 import tree_sitter_python
 from tree_sitter import Node
 
-from bench.languages.program import Boundary, Language, Program, Walk, kind_of, kinds, leaf_kinds
+from bench.languages.program import ERROR_KIND, Boundary, Language, Program, Walk, kind_of, kinds, leaf_kinds
 from bench.languages.scopes import Scope
 
 _GRAMMAR = tree_sitter.Language(tree_sitter_python.language())
@@ -31,6 +31,7 @@ _IDENTIFIER = kind_of(_GRAMMAR, "identifier")
 _ARGUMENT_LIST = kind_of(_GRAMMAR, "argument_list")
 _KEYWORD_ARGUMENT = kind_of(_GRAMMAR, "keyword_argument")
 _DICTIONARY_SPLAT = kind_of(_GRAMMAR, "dictionary_splat")
+_NOT_STATEMENTS = frozenset({kind_of(_GRAMMAR, "comment"), ERROR_KIND})
 _ATTRIBUTE = kind_of(_GRAMMAR, "attribute")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 
@@ -357,9 +358,10 @@ class _PythonWalk(Walk):
             self.later(child, scope)
 
     def block(self, node: Node, scope: Scope) -> None:
+        children = node.named_children
         if scope is self.function:
-            self.blocks.append(node)
-        self.push(node.named_children, scope)
+            self.blocks.append((node, children))
+        self.push(children, scope)
 
     # -------------------------------------------------------------------------------------------------------------- finish
 
@@ -400,8 +402,8 @@ class _PythonWalk(Walk):
     def boundary_list(self) -> list[Boundary]:
         """Before every statement that starts a line of its own, and before a body on its header's line."""
         found: list[Boundary] = []
-        for number, block in enumerate(self.blocks):
-            statements = [c for c in block.named_children if c.type not in ("comment", "ERROR")]
+        for number, (block, children) in enumerate(self.blocks):
+            statements = [c for c in children if c.kind_id not in _NOT_STATEMENTS]
             if number == 0 and statements and _is_docstring(statements[0]):
                 first = statements.pop(0)
                 margin, begins = self.head(first.start_byte)

@@ -160,6 +160,8 @@ class Table:
         """Why binding ``old`` of ``home`` cannot become ``new``, or ``None`` when every name keeps its meaning."""
         if new in self.frozen:
             return f"{new!r} is used in a way that cannot be followed"
+        if new not in self.written and new not in self.bound:
+            return None  # nothing of that name: nothing to clash with
         if new in home.bound or new in home.elsewhere:
             return f"{new!r} is already bound in the same scope"
         if reason := self._captured(old, home, new):
