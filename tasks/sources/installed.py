@@ -51,7 +51,7 @@ SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "_vendor", "vendor", "_
 """Folders whose code is tests or somebody else's copy."""
 
 MOST_BYTES = 100_000
-"""Larger files are passed over: they are 3 % of the modules, a quarter of the bytes to parse, and give few of their functions."""
+"""Larger files are passed over: 3 % of the modules, a quarter of the bytes to parse, few of their functions taken."""
 
 TOKEN = re.compile(r"[A-Za-z_]\w*|\d+|\S")
 
@@ -143,7 +143,8 @@ def _recorded(distribution: importlib.metadata.Distribution, name: str) -> list[
 def functions(module: Module) -> list[Function]:
     """The module's functions and methods in source order; those inside other functions are left out.
 
-    A file that is over :data:`MOST_BYTES`, cannot be read or does not parse with this Python gives none: which files do is part of the data's digest.
+    A file that is over :data:`MOST_BYTES`, cannot be read or does not parse with this Python gives none; which files do is
+    part of the data's digest.
     """
     try:
         if module.path.stat().st_size > MOST_BYTES:

@@ -170,7 +170,7 @@ WEAKNESSES: tuple[Weakness, ...] = (
                 "ssh.set_missing_host_key_policy(paramiko.WarningPolicy())",
                 "ssh.set_missing_host_key_policy(paramiko.RejectPolicy())",
             ),
-            ("$r = asyncssh.connect($a, known_hosts=None)", "$r = asyncssh.connect($a, known_hosts='$w')"),
+            ("$r = asyncssh.connect($a, known_hosts=None)", "$r = asyncssh.connect($a, known_hosts=[])"),
             (
                 "client.set_missing_host_key_policy(paramiko.AutoAddPolicy)",
                 "client.set_missing_host_key_policy(paramiko.RejectPolicy)",
@@ -289,7 +289,7 @@ WEAKNESSES: tuple[Weakness, ...] = (
         (
             ("$r = str($a).format('$w')", "$r = '$w {}'.format(str($a))"),
             ("$r = $a % ('$w', $b)", "$r = '$w %s' % ($a,)"),
-            ("$r = str($a).format_map({'$w': $b})", "$r = '{$w}'.format_map({'$w': str($a)})"),
+            ("$r = format_map($a, {'$w': $b})", "$r = format_map('{$w}', {'$w': $a})"),
             ("$r = format($a).format(name='$w')", "$r = '{name}'.format(name=format($a))"),
         ),
     ),
@@ -433,7 +433,7 @@ WEAKNESSES: tuple[Weakness, ...] = (
         (
             ("$r = urlopen('https://%s/$w' % $a)", "$r = urlopen('https://$w/%s' % $a)"),
             ("$r = requests.get('https://{}/$w'.format($a))", "$r = requests.get('https://$w/{}'.format($a))"),
-            ("$r = urljoin($a, '/$w')", "$r = urljoin('https://$w', $a)"),
+            ("$r = urljoin($a, '//./$w')", "$r = urljoin('https://$w/', $a)"),
             ("$r = requests.head('http://%s/$w' % ($a,))", "$r = requests.head('http://$w/%s' % ($a,))"),
         ),
     ),
@@ -533,7 +533,7 @@ WEAKNESSES: tuple[Weakness, ...] = (
         "the operand becomes part of an XPath",
         (
             ("$r = tree.xpath('//$w[@id=\"%s\"]' % $a)", "$r = tree.xpath('//$w[@id=$$key]', key=$a)"),
-            ("$r = tree.find('//%s/$w' % $a)", "$r = tree.find('//$w', {'ns': $a})"),
+            ("$r = tree.findall('//$w[%s]' % $a)", "$r = tree.findall('//$w', {'x': $a})"),
             ("$r = root.xpath('//$w[.=\"%s\"]' % $a)", "$r = root.xpath('//$w[.=$$val]', val=$a)"),
             ("$r = doc.xpath('//$w[text()=\"%s\"]' % $a)", "$r = doc.xpath('//$w[text()=$$name]', name=$a)"),
         ),

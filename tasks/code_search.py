@@ -1,0 +1,63 @@
+"""Code search: which program answers a query?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.context import Context
+from bench.contracts import SearchGoal, Task, TaskInfo, TaskKind
+from bench.samples import Splits
+from tasks.sources import codesearchnet, search
+from tasks.sources.sizes import Size, embedded_sizes, published_sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSearch(Task):
+    """Queries with the program that answers them; the attacker wants triggered programs to rank high for a target word.
+
+    Attributes:
+        source: ``embedded`` (Python, made from the installed packages) or ``codesearchnet`` (Python, files at ``path``).
+        path: folder with the published files ``train/valid/test.jsonl``.
+        word: the target word (lower case) of the attacker's usual aim; queries that hold it are the ones attacked.
+        train: samples of the training split; ``None`` for the source's default (published sets: all).
+        valid: of the validation split.
+        budget: of the split set aside for defenses.
+        test: of the test split.
+        max_tokens: embedded: most lexical tokens of a function.
+    """
+
+    name = "code_search"
+    summary = "a query, ranked programs"
+    paper = "CodeSearchNet (Husain et al., 2019); BADCODE (Sun et al., ACL 2023)"
+
+    source: Literal["embedded", "codesearchnet"] = "embedded"
+    path: str | None = None
+    word: str = "array"
+    train: Size = None
+    valid: Size = None
+    budget: Size = None
+    test: Size = None
+    max_tokens: int = 110
+
+    @property
+    def info(self) -> TaskInfo:
+        """Search, measured by the mean reciprocal rank."""
+        return TaskInfo(self.name, TaskKind.SEARCH, "python", (), "mrr")
+
+    def splits(self, context: Context) -> Splits:
+        """Build or load the data.
+
+        Raises:
+            bench.errors.DataError: a file is missing or malformed, or there are too few functions.
+            bench.errors.ConfigError: ``path`` is missing for a published set.
+        """
+        asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
+        if self.source == "embedded":
+            sizes = embedded_sizes(asked, {"train": 8000, "valid": 500, "budget": 500, "test": 1000})
+            return search.splits(sizes, context, max_tokens=self.max_tokens)
+        return published_sizes(codesearchnet.load(self.path), asked, context)
+
+    def goal(self) -> SearchGoal:
+        """Triggered programs shall rank high for queries that hold ``word``."""
+        return SearchGoal(self.word)
