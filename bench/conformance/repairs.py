@@ -20,10 +20,12 @@ from bench.conformance.checks import (
     ordinary_setting,
 )
 from bench.conformance.lending import WatchedContext, WatchedKnown
-from bench.conformance.toy import odd_samples
+from bench.conformance.toy import TRAINING, odd_samples
 from bench.contracts import Repair, Repaired
 from bench.models import WhiteBox
 
+GENTLE = TRAINING.model_copy(update={"learning_rate": 1e-3})
+"""How ``context.trainer`` trains for repairs: at the rate from which the toy's victim starts, one epoch would upset it."""
 SKILL_KEPT = 0.5
 """Share of the victim's skill above chance that must be left on the toy."""
 
@@ -62,9 +64,14 @@ def check_model(model: object, subject: Subject) -> None:
     demand(math.isfinite(skill), "the model returned gives outputs that are not finite")
 
 
+def ordinary(subject: Subject) -> Setting:
+    """As usual, with a gentle trainer."""
+    return replace(ordinary_setting(subject), schedule=GENTLE)
+
+
 def variations(subject: Subject) -> Mapping[str, Variation]:
     """Tiny and one-class clean sets, and odd programs among the clean ones."""
-    usual, needs = ordinary_setting(subject), cast(Repair, subject.plugin).needs
+    usual, needs = ordinary(subject), cast(Repair, subject.plugin).needs
     found: dict[str, Variation] = {}
     if needs.clean:
         found = {
@@ -95,7 +102,7 @@ def keeps_skill(subject: Subject) -> None:
 FAMILY = Family(
     exercise=exercise,
     valid=valid,
-    ordinary=ordinary_setting,
+    ordinary=ordinary,
     variations=variations,
     checks=(Check("known answer", "At least half of the skill above chance is left on the toy.", keeps_skill),),
 )
