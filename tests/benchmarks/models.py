@@ -97,9 +97,8 @@ def _functions(count: int) -> list[Sample]:
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         source = path.read_text(encoding="utf-8", errors="ignore")
         lines = source.splitlines(keepends=True)
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef):
-                found.append(textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno])))
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+        found += [textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno])) for node in nodes]
     chosen = np.random.default_rng(0).choice(len(found), size=count, replace=False)
     middle = float(np.median([len(found[i]) for i in chosen]))
     return [Sample(str(i), (found[i],), "python", int(len(found[i]) > middle)) for i in chosen]
