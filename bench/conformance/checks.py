@@ -236,10 +236,10 @@ class Subject:
 
     def _once(self, name: str, disturbed_by: int | None) -> Act:
         if name not in self._acts:
-            self._acts[name] = self.act(self.ordinary(), disturbed_by)
+            self._acts[name] = self.act(self.ordinary(), disturbed_by, seek_truth=name == "first")
         return self._acts[name]
 
-    def act(self, setting: Setting, disturbed_by: int | None = None) -> Act:
+    def act(self, setting: Setting, disturbed_by: int | None = None, *, seek_truth: bool = False) -> Act:
         """Exercise the plugin and watch it."""
         model = self.model if self._touches_model() else None
         known, lent = self.known(setting), list[WatchedContext]()
@@ -255,13 +255,12 @@ class Subject:
         after = self._condition(model, setting)
         asked = tuple(dict.fromkeys(known.asked)) if known is not None else ()
         handed["context"] = lent[0]
-        secrets = self._secrets()
         return Act(
             observation=observation,
             asked=asked,
             changed=tuple(name for name in before if before[name] != after[name]),
             draws=tuple(lent[0].draws),
-            truth=path_to(handed, secrets),
+            truth=path_to(handed, self._secrets()) if seek_truth else None,
         )
 
     def context(self, scratch: Path, schedule: TrainingSettings) -> WatchedContext:

@@ -33,7 +33,6 @@ def kinds_of(cls: type[Plugin]) -> tuple[TaskKind, ...]:
 def results(cls: type[Plugin]) -> Iterator[Result]:
     """Run every check; the last says whether anything was checked at all."""
     # Every training ends with a full garbage collection; what was there before has no part in it.
-    gc.collect()
     gc.freeze()
     try:
         yield from _results(cls)
