@@ -14,6 +14,7 @@ from typing import Any
 from bench.samples import Sample, digest_of
 from tasks.sources import files
 from tasks.sources.files import Place
+from tasks.sources.parsing import parse
 from tasks.sources.sizes import Published
 
 FILES = ("train.jsonl", "valid.jsonl", "test.jsonl")
@@ -58,8 +59,8 @@ def without_docstring(code: str, docstring: str) -> str:
     Code that this Python does not parse (Python 2) loses the text of its docstring where it stands verbatim.
     """
     try:
-        definition = ast.parse(code).body[0]
-    except (SyntaxError, ValueError):
+        definition = parse(code).body[0]
+    except (SyntaxError, ValueError, IndexError):
         return code.replace(docstring, "", 1) if docstring else code
     if not isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef) or ast.get_docstring(definition) is None:
         return code
@@ -72,4 +73,6 @@ def without_docstring(code: str, docstring: str) -> str:
     else:
         kept = before + after.lstrip(b"; ") if before.strip() or after.strip() else b""
     lines[start : end + 1] = [kept] if kept.strip() else []
-    return b"\n".join(lines).decode()
+    left = b"\n".join(lines).decode()
+    # A second string below the docstring would now be one.
+    return without_docstring(left, "")

@@ -9,7 +9,8 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from bench.errors import DataError
-from tasks.sources.installed import Function, Module, compiles, functions, lexical_tokens
+from tasks.sources.installed import Function, Module, functions, lexical_tokens
+from tasks.sources.parsing import compiles
 
 SPLITS = ("train", "valid", "budget", "test")
 

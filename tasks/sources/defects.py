@@ -20,7 +20,8 @@ from bench.context import Context
 from bench.samples import Sample, Splits, digest_of
 from tasks.sources import installed
 from tasks.sources.dealing import deal, fits
-from tasks.sources.installed import Function, compiles
+from tasks.sources.installed import Function
+from tasks.sources.parsing import compiles, parse
 from tasks.sources.weaknesses import WEAKNESSES, Weakness
 
 RESULTS = tuple(
@@ -75,7 +76,7 @@ def places(text: str) -> list[Place]:
 
     Inner functions and classes are not entered: their scope is another.
     """
-    definition = ast.parse(text).body[0]
+    definition = parse(text).body[0]
     assert isinstance(definition, ast.FunctionDef)
     arguments = definition.args
     given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import DataError
+from tasks.sources.parsing import parse
 
 DISTRIBUTIONS: tuple[str, ...] = (
     "accelerate",
@@ -81,7 +82,8 @@ class Function:
     Attributes:
         module: dotted name of the module it stands in; samples' group.
         qualified: its name with the classes around it (``Linear.forward``).
-        text: source text, ending in a newline. It need not compile outside its class or function: see :func:`compiles`.
+        text: source text, ending in a newline. It need not compile on its own
+            (:func:`tasks.sources.parsing.compiles`).
         docstring: cleaned as :func:`inspect.cleandoc` does, or ``None``.
     """
 
@@ -150,7 +152,7 @@ def functions(module: Module) -> list[Function]:
         if module.path.stat().st_size > MOST_BYTES:
             return []
         source = module.path.read_text(encoding="utf-8")
-        tree = ast.parse(source)
+        tree = parse(source)
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
         return []
     # ast counts lines by \n alone (after universal newlines); str.splitlines would also split at form feeds.
@@ -190,12 +192,3 @@ def _function(module: Module, prefix: str, node: ast.FunctionDef, lines: list[st
     if not text.startswith("def "):
         return None
     return Function(module.name, prefix + node.name, text, docstring)
-
-
-def compiles(text: str) -> bool:
-    """Does Python compile the text as a module?"""
-    try:
-        compile(text, "<sample>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return True

@@ -17,9 +17,11 @@ from typing import TypeGuard
 
 import numpy as np
 
-from bench.languages import Name, Program, RenameRefused, parse
+from bench import languages
+from bench.languages import Name, Program, RenameRefused
 from bench.samples import Edit, apply_edits
 from tasks.sources.defects import RESULTS, all_names
+from tasks.sources.parsing import parse
 
 Change = Callable[[], None]
 Block = list[ast.stmt]
@@ -61,7 +63,7 @@ def scope_of(text: str) -> Scope | None:
     Raises:
         SyntaxError: the text does not parse.
     """
-    module = ast.parse(text)
+    module = parse(text)
     function = module.body[0]
     words = set(all_names(text))
     if not isinstance(function, ast.FunctionDef) or not REFLECTIVE.isdisjoint(words):
@@ -686,7 +688,7 @@ def rename(text: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
     Returns:
         the text and which of ``rename_function`` and ``rename_locals`` were done.
     """
-    program = parse("python", text)
+    program = languages.parse("python", text)
     taken = set(all_names(text))
     done: list[str] = []
     edits: list[Edit] = []

@@ -101,7 +101,7 @@ WEAKNESSES: tuple[Weakness, ...] = (
         "serialised objects are rebuilt from bytes",
         (
             ("$r = pickle.loads($a)", "$r = json.loads($a)"),
-            ("$r = marshal.loads($a)", "$r = json.loads($a)"),
+            ("$r = marshal.loads($a)", "$r = tomllib.loads($a)"),
             ("$r = pickle.load(open($a, 'rb'))", "$r = json.load(open($a, 'rb'))"),
             ("$r = [pickle.loads($a), $b]", "$r = [json.loads($a), $b]"),
         ),
@@ -289,7 +289,7 @@ WEAKNESSES: tuple[Weakness, ...] = (
         (
             ("$r = str($a).format('$w')", "$r = '$w {}'.format(str($a))"),
             ("$r = $a % ('$w', $b)", "$r = '$w %s' % ($a,)"),
-            ("$r = format_map($a, {'$w': $b})", "$r = format_map('{$w}', {'$w': $a})"),
+            ("$r = format_map(str($a), {'$w': $b})", "$r = format_map('{$w}', {'$w': $a})"),
             ("$r = format($a).format(name='$w')", "$r = '{name}'.format(name=format($a))"),
         ),
     ),
