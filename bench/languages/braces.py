@@ -65,7 +65,7 @@ class BraceWalk(Walk):
             data = self.data[block.start_byte : block.end_byte]
             if empty and data.startswith(b"{") and data.endswith(b"}") and len(data) > 1:
                 position = block.start_byte + 1
-                found.append(Boundary(position, position, " ", " ", " "))
+                found.append(Boundary(position, position, "inside", position))
         found.sort(key=lambda boundary: boundary.start)
         return found
 
@@ -76,8 +76,4 @@ class BraceWalk(Walk):
         return not previous.is_error and self.data[previous.end_byte - 1 : previous.end_byte] in (b";", b"}")
 
     def _before(self, start: int) -> Boundary:
-        margin, begins = self.head(start)
-        if begins:
-            margin = self.newline + margin
-            return Boundary(start, start, "", margin, margin)
-        return Boundary(start, start, "", " ", " ")
+        return Boundary(start, start, "line" if self.begins_line(start) else "inline", start)

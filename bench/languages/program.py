@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import tree_sitter
 
@@ -47,16 +47,16 @@ class Boundary:
     Attributes:
         start: first byte that an insertion replaces; white space alone lies in ``[start, end)``.
         end: byte after the last replaced; equal to ``start`` where nothing is replaced.
-        before: what is written before the statement.
-        between: what separates the statement's lines.
-        after: what is written after the statement.
+        layout: ``line``: before a statement that begins its line; ``inline``: before one that does not (braces);
+            ``inside``: in an empty pair of braces; ``header``: before a body on its header's line (Python), whose header
+            begins at ``anchor``; ``after``: after the docstring that begins at ``anchor`` and is the whole body.
+        anchor: a byte on the line that gives the indent.
     """
 
     start: int
     end: int
-    before: str
-    between: str
-    after: str
+    layout: Literal["line", "inline", "inside", "header", "after"]
+    anchor: int
 
 
 class Language(ABC):
@@ -196,13 +196,28 @@ class Program:
         multi-line string whose content matters).
         """
         lines = statement.strip("\r\n").splitlines()
-        before, between, after = boundary.before, boundary.between, boundary.after
+        before, between, after = self._frame(boundary)
         if "\n" not in before + after and any("//" in line or line.lstrip().startswith("#") for line in lines):
             # A line comment or a directive must not swallow what follows it on the line.
             before, between, after = before + "\n", "\n", "\n"
         if "\n" not in between:
             lines = [line.strip() for line in lines]
         return Edit(boundary.start, boundary.end, before + between.join(lines) + after)
+
+    def _frame(self, boundary: Boundary) -> tuple[str, str, str]:
+        """What is written before the statement, between its lines, and after it."""
+        if boundary.layout == "inline":
+            return "", " ", " "
+        if boundary.layout == "inside":
+            return " ", " ", " "
+        line = self.data[self.data.rfind(b"\n", 0, boundary.anchor) + 1 : boundary.anchor]
+        margin = line[: len(line) - len(line.lstrip(b" \t\f"))].decode()
+        newline = "\r\n" if b"\r\n" in self.data else "\n"
+        if boundary.layout == "header":
+            margin = newline + margin + ("\t" if "\t" in margin else "    ")
+            return margin, margin, margin
+        margin = newline + margin
+        return ("", margin, margin) if boundary.layout == "line" else (margin, margin, "")
 
     @cached_property
     def _tokens(self) -> tuple[tuple[Leaf, ...], tuple[tuple[int, int], ...]]:
@@ -396,20 +411,10 @@ class Walk(ABC):
             self.function_suffix,
         )
 
-    @cached_property
-    def newline(self) -> str:
-        """The program's own line ending."""
-        return "\r\n" if b"\r\n" in self.data else "\n"
-
-    def line_start(self, position: int) -> int:
-        """First byte of the line that holds ``position``."""
-        return self.data.rfind(b"\n", 0, position) + 1
-
-    def head(self, position: int) -> tuple[str, bool]:
-        """The white space that begins the line of ``position``, and whether nothing else stands before ``position``."""
-        line = self.data[self.line_start(position) : position]
-        rest = line.lstrip(b" \t\f")
-        return line[: len(line) - len(rest)].decode(), not rest
+    def begins_line(self, position: int) -> bool:
+        """Is there nothing but white space before ``position`` on its line?"""
+        line = self.data[self.data.rfind(b"\n", 0, position) + 1 : position]
+        return not line or line.isspace()
 
 
 def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[int, Any]:

@@ -342,6 +342,11 @@ class _PythonWalk(Walk):
             self.table.opaque = "the program inspects its own names"
         self.push(children[:-1], scope)
 
+    def string(self, node: Node, scope: Scope) -> None:
+        """Only a prefixed string may hold expressions."""
+        if self.data[node.start_byte] not in b"\"'":
+            self.push(node.named_children, scope)
+
     def interpolation(self, node: Node, scope: Scope) -> None:
         """``f"{x=}"`` prints the name, so the name stays."""
         if any(child.type == "=" for child in node.children):
@@ -406,12 +411,11 @@ class _PythonWalk(Walk):
             statements = [c for c in children if c.kind_id not in _NOT_STATEMENTS]
             if number == 0 and statements and _is_docstring(statements[0]):
                 first = statements.pop(0)
-                margin, begins = self.head(first.start_byte)
-                if not begins:
+                start, end = first.byte_range
+                if not self.begins_line(start):
                     continue  # nothing can follow on the line of the header
                 if not statements:
-                    line = self.newline + margin
-                    found.append(Boundary(first.end_byte, first.end_byte, line, line, ""))
+                    found.append(Boundary(end, end, "after", start))
             previous: Node | None = None
             for statement in statements:
                 boundary = self._before(statement, previous, block)
@@ -423,20 +427,14 @@ class _PythonWalk(Walk):
 
     def _before(self, statement: Node, previous: Node | None, block: Node) -> Boundary | None:
         start = statement.start_byte
-        margin, begins = self.head(start)
-        if begins:
-            if b"\\" in self.data and self.data[: self.line_start(start)].rstrip(b"\r\n").endswith(b"\\"):
+        if self.begins_line(start):
+            if b"\\" in self.data and self.data[:start].rstrip(b" \t\f").rstrip(b"\r\n").endswith(b"\\"):
                 return None  # the line continues another
-            margin = self.newline + margin
-            return Boundary(start, start, "", margin, margin)
+            return Boundary(start, start, "line", start)
         if previous is not None or (owner := block.parent) is None:
             return None
         head = len(self.data[:start].rstrip(b" \t"))
-        if self.data[head - 1 : head] != b":":
-            return None
-        margin = self.head(owner.start_byte)[0]
-        margin = self.newline + margin + ("\t" if "\t" in margin else "    ")
-        return Boundary(head, start, margin, margin, margin)
+        return Boundary(head, start, "header", owner.start_byte) if self.data[head - 1 : head] == b":" else None
 
 
 def _is_docstring(statement: Node) -> bool:
@@ -501,6 +499,7 @@ _PythonWalk.handlers = kinds(
         "call": _PythonWalk.call,
         "keyword_argument": _PythonWalk.keyword_argument,
         "attribute": _PythonWalk.attribute,
+        "string": _PythonWalk.string,
         "interpolation": _PythonWalk.interpolation,
         "exec_statement": _PythonWalk.exec_statement,
         "block": _PythonWalk.block,
