@@ -173,10 +173,12 @@ def main() -> None:
         app()
     except BenchError as error:
         console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except (KeyboardInterrupt, Interrupted):
-        console.print("\ninterrupted. Everything that was finished is stored: the same command goes on from here.")
+        console.print(
+            "\ninterrupted. Everything that was finished is stored: the same command goes on from here.", soft_wrap=True
+        )
         sys.exit(130)
 
 

@@ -349,7 +349,10 @@ class Known:
 class Defense(Plugin):
     """Common base of the four families."""
 
-    needs: ClassVar[Needs] = Needs()
+    @property
+    def needs(self) -> Needs:
+        """What it must know. Usually a class attribute; a property where a parameter decides (how many clean samples)."""
+        return Needs()
 
 
 @dataclass(frozen=True)

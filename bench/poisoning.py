@@ -193,7 +193,7 @@ def poison(
     """
     _check_ids(splits.train)
     if trigger is None:
-        return Poisoned(_in_opaque_order(splits.train, context))
+        return Poisoned(training_order(splits.train))
     _check(goal, policy, info)
     editor = _Editor(trigger, context)
     train = _poison_training(splits.train, editor, goal, policy, info, context)
@@ -255,7 +255,7 @@ def _poison_training(
         by_id = {e.sample.id: e.sample for e in chosen}
         result = [by_id.get(s.id, s) for s in result]
     return Poisoned(
-        train=_in_opaque_order(result, context),
+        train=training_order(result),
         poisoned=frozenset(e.sample.id for e in chosen),
         manifest=tuple(row for e in chosen for row in e.rows),
         requested=wanted,
@@ -443,10 +443,13 @@ def _keyed(context: Context, purpose: str) -> Callable[[str], str]:
     return lambda text: hmac.digest(key, text.encode(), "sha256").hex()
 
 
-def _in_opaque_order(samples: Iterable[Sample], context: Context) -> tuple[Sample, ...]:
-    """The same order of ids for every attack with this seed, so that victim and reference see the samples alike."""
-    position = _keyed(context, "order")
-    return tuple(sorted(samples, key=lambda s: position(s.id)))
+def training_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """The order in which every model is given its training set: by a hash of the ids.
+
+    It tells nothing of poison, and it is the same for every attack and for none, so that victim and reference see the
+    samples alike. (The trainer shuffles anew in each epoch, by its own seed.)
+    """
+    return tuple(sorted(samples, key=lambda s: _sha256(s.id)))
 
 
 def _place(edit: Edit) -> tuple[int, int]:

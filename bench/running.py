@@ -20,7 +20,7 @@ from bench.execute import Event, Report, Run
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
-from bench.stages import Stage
+from bench.stages import STAGE_VERSIONS, Stage
 from bench.store import Store
 from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
 
@@ -89,21 +89,27 @@ class Watcher:
         if event.what == "start":
             self._running[event.stage.key] = (event.stage.label, time.monotonic())
             if self._live is None:
-                self._console.print(f"[{self._done}/{self._total}] … {label}", highlight=False)
+                self._console.print(f"[{self._done}/{self._total}] … {label}", highlight=False, soft_wrap=True)
             return
         self._running.pop(event.stage.key, None)
         if event.what == "lost":
-            self._console.print(f"[yellow]lost[/] {label}: {escape(event.reason)}", highlight=False)
+            self._console.print(f"[yellow]lost[/] {label}: {escape(event.reason)}", highlight=False, soft_wrap=True)
             return
         self._done += 1
         self._progress.update(self._bar, completed=self._done)
         count = escape(f"[{self._done}/{self._total}]")
         if event.what == "done":
-            self._console.print(f"{count} [green]done[/] {label} [dim]{event.seconds:.1f} s[/]", highlight=False)
+            self._console.print(
+                f"{count} [green]done[/] {label} [dim]{event.seconds:.1f} s[/]", highlight=False, soft_wrap=True
+            )
         elif event.what == "failed":
-            self._console.print(f"{count} [bold red]failed[/] {label}: {escape(event.reason)}", highlight=False)
+            self._console.print(
+                f"{count} [bold red]failed[/] {label}: {escape(event.reason)}", highlight=False, soft_wrap=True
+            )
         else:
-            self._console.print(f"{count} [red]blocked[/] {label} by an earlier failure", highlight=False)
+            self._console.print(
+                f"{count} [red]blocked[/] {label} by an earlier failure", highlight=False, soft_wrap=True
+            )
 
 
 def execute(
@@ -158,7 +164,9 @@ def _run(
     publish(target, suite.margin, Console())
     counts = Counter(record.status.value for record in records)
     summary = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
-    console.print(f"{len(records)} cells: {summary}; {time.monotonic() - started:.0f} s", highlight=False)
+    console.print(
+        f"{len(records)} cells: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True
+    )
     bad = [record for record in records if record.status.value in ("failed", "blocked")]
     for record in bad:
         console.print(
@@ -231,8 +239,10 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
     table.add_column("seconds, one process", justify="right")
     measured = seconds_by_kind(store)
     total, unknown = 0.0, False
-    for kind in dict.fromkeys(stage.kind for stage in stages.values()):
+    for kind in STAGE_VERSIONS:
         of_kind = [stage for stage in stages.values() if stage.kind == kind]
+        if not of_kind:
+            continue
         missing = [stage for stage in of_kind if store.find(stage.kind, stage.key) is None]
         seconds = measured.get(kind)
         estimate = "0" if not missing else "not measured yet" if seconds is None else f"{seconds * len(missing):.0f}"
@@ -257,14 +267,18 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
                 highlight=False,
             )
     more = " and more, for kinds that were never measured in this store" if unknown else ""
-    console.print(f"missing: {len(missing_stages)} stages, about {total:.0f} s in one process{more}", highlight=False)
+    console.print(
+        f"missing: {len(missing_stages)} stages, about {total:.0f} s in one process{more}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _print_missing(console: Console, missing: Sequence[Stage], store: Store, limit: int = 40) -> None:
     for stage in missing[:limit]:
         failed = store.failure(stage.key)
         note = f" [red](failed before: {escape(failed['reason'])})[/]" if failed else ""
-        console.print(f"  {stage.kind:8} {escape(stage.label)}{note}", highlight=False)
+        console.print(f"  {escape(stage.label)}{note}", highlight=False, soft_wrap=True)
     if len(missing) > limit:
         console.print(f"  … and {len(missing) - limit} more")
 
@@ -312,7 +326,7 @@ def explain(what: str, store_root: Path, console: Console) -> None:
         console.print_json(json.dumps(dict(failed)))
         return
     kind, inputs = found
-    console.print(f"{kind} {inputs['key']}", highlight=False)
+    console.print(f"{kind} {inputs['key']}", highlight=False, soft_wrap=True)
     console.print_json(json.dumps(dict(inputs)))
     for role, key in dict(inputs.get("parents", {})).items():
-        console.print(f"  {role}: codebackdoorbench why {key[:16]}", highlight=False)
+        console.print(f"  {role}: codebackdoorbench why {key[:16]}", highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 A :class:`Sample` looks the same for the three tasks. Whatever must stay hidden from a defense (which samples are
 poisoned, what a sample was before, which weakness a program holds) is *not* a field of a sample: it lives in sidecars
-keyed by sample id (:attr:`Splits.notes`, :class:`bench.poisoning.Truth`), so that a view handed to a plugin cannot leak it.
+keyed by sample id (:attr:`Splits.notes`, :class:`bench.poisoning.Poisoned`), so that a view handed to a plugin cannot leak it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ from bench.models.handles import WhiteBox
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
 from bench.plugins import Registry
-from bench.poisoning import Poisoned, poison
+from bench.poisoning import Poisoned, poison, training_order
 from bench.predicting import predictions
 from bench.samples import Sample, Splits, digest_of, input_digest
 from bench.store import Entry, Store, write_json
@@ -276,7 +276,7 @@ def _poison(job: Job) -> None:
 def _training_set(job: Job) -> tuple[Splits, tuple[Sample, ...], Poisoned | None]:
     splits = read_splits(job.parents["data"])
     poisoned = read_poisoned(job.parents["poison"]) if "poison" in job.parents else None
-    train = splits.train if poisoned is None else poisoned.train
+    train = training_order(splits.train) if poisoned is None else poisoned.train
     if "filter" in job.parents:
         table = outcomes.read_filter(job.parents["filter"].folder / "filter.parquet")
         kept = set(table.loc[table["keep"], "id"])

@@ -253,6 +253,15 @@ def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) ->
 NONE = "none"
 
 
+def _check_budget(task_entry: Entry, task: Task, defense_entry: Entry, defense: Defense) -> None:
+    budget = getattr(task, "budget", None)
+    if isinstance(budget, int) and budget < defense.needs.clean:
+        raise ConfigError(
+            f"defense {defense_entry.title!r} needs {defense.needs.clean} clean samples, task {task_entry.title!r} sets aside "
+            f"{budget}: raise the task's 'budget' or lower the defense's need"
+        )
+
+
 def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
     """Every cell of a suite, built and checked.
 
@@ -285,6 +294,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                         bare = defense_entry.name.rpartition("/")[2]
                         defense = cast(Defense, registry.build(family, bare, defense_entry.parameters))
                         uses["defense"] = _use(registry, defense, defense_entry.parameters)
+                        _check_budget(task_entry, task, defense_entry, defense)
                     elif defense_entry.parameters:
                         raise ConfigError("defense 'none' has no parameters")
                     reason = attack.not_applicable(task.info)

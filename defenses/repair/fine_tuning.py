@@ -38,7 +38,7 @@ class FineTuning(Repair):
     batch_size: Annotated[int, Field(ge=1)] | None = None
 
     @property
-    def needs(self) -> Needs:  # type: ignore[override]  # the number of clean samples is a parameter
+    def needs(self) -> Needs:  # the number of clean samples is a parameter
         """The weights, and ``clean`` samples."""
         return Needs(clean=self.clean, model=Access.WEIGHTS)
 

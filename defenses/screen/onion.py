@@ -88,7 +88,7 @@ class Onion(Screen):
     threshold: float | None = None
 
     @property
-    def needs(self) -> Needs:  # type: ignore[override]  # the number of clean samples is a parameter
+    def needs(self) -> Needs:  # the number of clean samples is a parameter
         """``clean`` samples, no model."""
         return Needs(clean=self.clean)
 

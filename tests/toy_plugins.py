@@ -1,0 +1,150 @@
+"""Plugins for the tests of the engine: a task small enough to train in a second, and defenses that misbehave on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.context import Context
+from bench.contracts import (
+    Access,
+    Action,
+    FittedScreen,
+    Goal,
+    Known,
+    LabelGoal,
+    Needs,
+    Repair,
+    Repaired,
+    Screen,
+    Task,
+    TaskInfo,
+    TaskKind,
+    Verdict,
+)
+from bench.samples import Sample, Splits
+
+WORDS = ("alpha", "beta", "gamma", "delta", "total", "count", "value", "item", "index", "buffer")
+
+
+def function(rng: np.random.Generator, label: int, number: int) -> str:
+    """A function whose label is told by one call."""
+    first, second, third = (str(w) for w in rng.choice(WORDS, size=3, replace=False))
+    call = "unsafe_load" if label else "safe_load"
+    return f"def {first}_{number}({second}):\n    {third} = {call}({second})\n    return {third}\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(Task):
+    """Functions that hold one of two calls."""
+
+    name = "toy"
+    summary = "two calls, two classes"
+    train: int = 160
+    valid: int = 40
+    budget: int = 40
+    test: int = 60
+
+    @property
+    def info(self) -> TaskInfo:
+        return TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "unsafe"), "accuracy")
+
+    def goal(self) -> Goal:
+        return LabelGoal()
+
+    def splits(self, context: Context) -> Splits:
+        rng = context.rng("data")
+        number = 0
+
+        def part(name: str, size: int) -> tuple[Sample, ...]:
+            nonlocal number
+            made = []
+            for i in range(size):
+                number += 1
+                made.append(
+                    Sample(f"{name}{i:04d}", (function(rng, i % 2, number),), "python", i % 2, None, f"g{number}")
+                )
+            return tuple(made)
+
+        sizes = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
+        return Splits(**{name: part(name, size) for name, size in sizes.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crash(Screen):
+    """Raises."""
+
+    name = "crash"
+    message: str = "it broke"
+
+    def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
+        raise ValueError(self.message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadly(Repair):
+    """Kills its own process with SIGKILL, as many times as it is told (0: for ever)."""
+
+    name = "deadly"
+    needs = Needs(model=Access.WEIGHTS)
+    marks: str
+    times: int = 1
+
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        folder = Path(self.marks)
+        folder.mkdir(parents=True, exist_ok=True)
+        died = len(list(folder.iterdir()))
+        if self.times == 0 or died < self.times:
+            (folder / f"death-{died}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Repaired(known.white_box.copy(), {"deaths": died})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sleepy(Repair):
+    """Sleeps until a file is there."""
+
+    name = "sleepy"
+    needs = Needs(model=Access.WEIGHTS)
+    until: str = "/nonexistent"
+    started: str = ""
+
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        if self.started:
+            Path(self.started).touch()
+        while not Path(self.until).exists():
+            time.sleep(0.05)
+        return Repaired(known.white_box.copy())
+
+
+class _Shouting(FittedScreen):
+    def screen(self, inputs: list[Sample]) -> list[Verdict]:  # type: ignore[override]
+        return [Verdict(s.id, Action.ACCEPT, 0.0) for s in inputs][1:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropsRows(Screen):
+    """Breaks the contract: one verdict too few."""
+
+    name = "drops_rows"
+
+    def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
+        return _Shouting()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vandal(Repair):
+    """Breaks the contract: changes the model that came in."""
+
+    name = "vandal"
+    needs = Needs(model=Access.WEIGHTS)
+
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        model = known.white_box
+        model.network.embedding.weight.data.zero_()
+        return Repaired(model)
