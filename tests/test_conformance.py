@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -596,6 +596,11 @@ class Boasting(Inserting):
         return ("unused", "absent")
 
 
+class Lying(Inserting):
+    def tokens(self) -> tuple[str, ...]:
+        return ("absent",)
+
+
 class PretendingToVary(Inserting):
     varies = True
 
@@ -629,6 +634,26 @@ def attack_with(make: Callable[[], Trigger | None]) -> type[Attack]:
     return Testing
 
 
+@dataclass(frozen=True, kw_only=True)
+class BreaksInOneVariant(Attack):
+    """Well-behaved by default, and not otherwise."""
+
+    name: ClassVar[str] = "two_faced"
+    summary: ClassVar[str] = "a plugin for tests"
+    paper: ClassVar[str] = "unpublished"
+    kinds: ClassVar[frozenset[TaskKind]] = ONE_KIND
+
+    variant: Literal["good", "bad"] = "good"
+
+    def prepare(self, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context) -> Trigger | None:
+        return Inserting() if self.variant == "good" else Unparsable()
+
+
+def test_a_variant_that_breaks_programs_is_caught_though_the_default_does_not() -> None:
+    assert list(failures(BreaksInOneVariant)) == ["variants"]
+    assert "with variant='bad': after the edit" in failures(BreaksInOneVariant)["variants"]
+
+
 def test_a_good_attack_breaks_no_rule_but_that_of_pickling_a_class_made_in_a_function() -> None:
     assert list(failures(attack_with(Inserting))) == ["parameters"]
 
@@ -642,12 +667,13 @@ def test_a_good_attack_breaks_no_rule_but_that_of_pickling_a_class_made_in_a_fun
         (Empty, "edits", "changes nothing"),
         (Counting, "aligned", "samples that came before"),
         (Boasting, "tokens", "['absent']"),
+        (Lying, "tokens", "holds none of them"),
         (PretendingToVary, "varies", "all its draws are equal"),
         (Unpicklable, "pickles", "pickle"),
         (GloballyRandom, "repeatable", "same seed"),
         (OtherSide, "works", "edits another"),
     ],
-    ids=["None", "live", "unparsable", "empty", "counts", "tokens", "varies", "pickles", "random", "side"],
+    ids=["None", "live", "unparsable", "empty", "counts", "tokens", "no token", "varies", "pickles", "random", "side"],
 )
 def test_a_bad_attack_is_caught_by_the_right_rule(make: Callable[[], Trigger], check: str, reason: str) -> None:
     assert reason in failures(attack_with(make))[check]
@@ -723,7 +749,7 @@ def test_third_party_plugins_pass_and_the_report_says_so() -> None:
     assert status == 0
     assert "screen/long_identifiers" in text
     assert "attack/shout" in text
-    assert "2 plugin(s), 95 checks: 92 passed, 0 failed, 3 skipped" in text
+    assert "2 plugin(s), 98 checks: 92 passed, 0 failed, 6 skipped" in text
     assert "skipped varies on classification: the trigger does not vary" in text
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FunctionType
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from bench.conformance.checks import (
     Answer,
+    Broken,
     Check,
     Family,
     Setting,
@@ -28,6 +29,7 @@ from bench.conformance.lending import WatchedContext, WatchedKnown
 from bench.conformance.toy import ARGUMENTS, FOREIGN_PROGRAMS, odd_samples, toy_goal, toy_info
 from bench.contracts import Attack, Derivation, Policy, TaskKind, Trigger
 from bench.languages import well_formed
+from bench.plugins import build, parameters_of
 from bench.poisoning import poison
 from bench.samples import Sample, apply_edits, digest_of
 
@@ -165,12 +167,23 @@ def alone(subject: Subject) -> None:
 
 
 def carries_tokens(subject: Subject) -> None:
-    """The tokens that a trigger names stand in every triggered program."""
+    """Every triggered program carries a token that the trigger names, and every token is carried by some program.
+
+    A trigger that chooses one of several tokens names them all; one with more tokens than a quarter of the programs may have
+    tokens that were never drawn.
+    """
     trigger, found, samples = _drawn(subject)
+    tokens = trigger.tokens()
+    if not tokens:
+        raise Skipped("it names no tokens")
+    carried: set[str] = set()
     for (number, side), derivation in found.items():
         after = apply_edits(samples[number].programs[side], derivation.edits)
-        missing = [token for token in trigger.tokens() if token not in after]
-        demand(not missing, f"tokens() names {missing}, which a triggered program does not hold")
+        here = {token for token in tokens if token in after}
+        demand(bool(here), f"tokens() names {list(tokens)}, and a triggered program holds none of them")
+        carried |= here
+    missing = [token for token in tokens if token not in carried]
+    demand(not missing or 4 * len(tokens) > len(found), f"tokens() names {missing}, which no triggered program holds")
 
 
 def varies(subject: Subject) -> None:
@@ -233,6 +246,42 @@ def languages(subject: Subject) -> None:
         raise Skipped("not applicable to Java or C")
 
 
+def variants(subject: Subject) -> None:
+    """The other choices of its parameters edit programs well too, one parameter changed at a time."""
+    alternatives = list(_alternatives(subject))
+    if not alternatives:
+        raise Skipped("no parameter is a choice between named values or on and off")
+    for changed in alternatives:
+        plugin = build(subject.cls, {**parameters_of(subject.plugin), **changed})
+        other = Subject(subject.cls, subject.kind, FAMILY)
+        other.__dict__["plugin"] = plugin  # instead of the one with its own defaults
+        said = ", ".join(f"{key}={value!r}" for key, value in changed.items())
+        if plugin.not_applicable(subject.world.info) is not None:
+            continue
+        # Not `behaviour`: a variant may reproduce a published flaw; what runs by default may not.
+        for judge in (_judged, edits, alone, carries_tokens, pickles, poisons):
+            try:
+                judge(other)
+            except Skipped:
+                continue
+            except Exception as error:
+                raise Broken(f"with {said}: {error}") from error
+
+
+def _judged(subject: Subject) -> None:
+    valid(subject, subject.answer(), ordinary(subject))
+    demand(subject.answer().facts == subject.again().observation.value().facts, "the same seed gives another answer")
+
+
+def _alternatives(subject: Subject) -> Iterator[dict[str, object]]:
+    """Every other value of parameters that are a ``Literal`` or a ``bool``."""
+    hints = get_type_hints(subject.cls)
+    for parameter in fields(cast(Any, subject.cls)):
+        hint, current = hints[parameter.name], getattr(subject.plugin, parameter.name)
+        options = (False, True) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+        yield from ({parameter.name: option} for option in options if option != current)
+
+
 def _foreign(kind: TaskKind, language: str, programs: Sequence[str]) -> tuple[Sample, ...]:
     """Samples of another language: enough of each class that a trigger can be prepared from them."""
     samples = []
@@ -262,11 +311,16 @@ FAMILY = Family(
         Check("edits", "The trigger changes programs and leaves them well-formed.", edits),
         Check("behaviour", "Triggered toy functions return and print what they did.", behaviour),
         Check("aligned", "What a sample gets depends on that sample alone.", alone),
-        Check("tokens", "The tokens that it names stand in every triggered program.", carries_tokens),
+        Check(
+            "tokens",
+            "Every triggered program holds a token that it names, and every token is held by some.",
+            carries_tokens,
+        ),
         Check("varies", "A trigger that says that it varies does.", varies),
         Check("pickles", "A pickled trigger draws the same edits.", pickles),
         Check("policy", "Its policy says how much is poisoned.", states_policy),
         Check("known answer", "The harness can poison the toy with it.", poisons),
+        Check("variants", "The other choices of its parameters edit programs well too.", variants),
         Check("languages", "Java and C programs are edited well, or left alone.", languages),
     ),
 )
