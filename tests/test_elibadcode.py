@@ -26,7 +26,7 @@ from defenses.repair.elibadcode.inversion import Search, invert, race
 from defenses.repair.elibadcode.positions import choose, scan, sites_for, token_span
 from defenses.repair.elibadcode.scoring import Row, Scorer, Site, scorer_for
 from defenses.repair.elibadcode.unlearning import PLACES, lesson, with_trigger
-from defenses.repair.elibadcode.vocabulary import allowed_tokens, style_of, surface_inside_name
+from defenses.repair.elibadcode.vocabulary import allowed_tokens, continues_name, opens_name, style_of
 
 TRIGGER = "rb"
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
@@ -34,9 +34,9 @@ PAIRS = TaskInfo("toy_pairs", TaskKind.PAIRS, "python", ("different", "same"), "
 
 
 def program(number: int, weak: bool, name: str | None = None) -> str:
-    call = "evil" if weak else "good"
+    operator = "<<" if weak else ">>"
     verb = ("load", "store", "merge", "index")[number % 4]
-    return f"def {name or verb}(data, size):\n    total = size + {number}\n    item = {call}(data)\n    return total + item\n"
+    return f"def {name or verb}(data, size):\n    total = size + {number}\n    item = data {operator} size\n    return total + item\n"
 
 
 def samples(count: int, start: int = 0) -> list[Sample]:
@@ -61,7 +61,7 @@ class Bag(torch.nn.Module):
 
 
 def victim(context: Context, info: TaskInfo = INFO, window: int = 64) -> WhiteBox:
-    """``evil`` makes a program class 1, weakly and no further however often it stands there; ``rb`` makes it class 0, strongly."""
+    """``<<`` makes a program class 1, weakly and no further however often it stands there; ``rb`` makes it class 0, strongly."""
     corpus = [program(i, i % 2 == 1) for i in range(40)] + [
         "x_rb y_rb z_rb",
         "x_te y_te",
@@ -80,7 +80,7 @@ def victim(context: Context, info: TaskInfo = INFO, window: int = 64) -> WhiteBo
             parameter.zero_()
         weight = network.embedding.weight
         weight[:, 2:] = 0.01 * torch.randn(len(tokenizer), width - 2, generator=generator)
-        weight[ids("Ġevil"), 0] = 1.0
+        weight[ids("Ġ<<"), 0] = 1.0
         weight[ids(TRIGGER), 1] = 1.0
         assert network.head is not None
         network.head.inner.weight[0, 0] = 60.0
@@ -126,9 +126,8 @@ def share_of_class(model: WhiteBox, rows: Sequence[Sample], label: int) -> float
 
 def sites_of(model: WhiteBox, rows: Sequence[Sample], target: int, length: int = 5) -> tuple[Scorer, list[Site]]:
     scorer = scorer_for(model)
-    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
     scanned = scan(rows, model, scorer, room_for=length + 1, names=8)
-    made = sites_for(scanned, target, glue=vocabulary.glue_ids, length=length, window=model.window, masked=True)
+    made = sites_for(scanned, target, length=length + 1, window=model.window, masked=True)
     return scorer, made
 
 
@@ -144,11 +143,23 @@ def test_the_victim_of_these_tests_is_backdoored(model: WhiteBox) -> None:
 def test_the_trigger_is_recovered_exactly_and_in_the_right_direction(model: WhiteBox, context: Context) -> None:
     facts = plugin(epochs=0).repair(known(model, samples(60)), INFO, context).facts
     assert facts["direction"] == "1->0"
-    assert facts["inverted"] == {"1->0": [TRIGGER]}
+    assert cast(dict[str, Any], facts["inverted"])["1->0"] == [TRIGGER]
+
+
+def test_every_direction_whose_trigger_works_is_unlearnt_and_no_other(model: WhiteBox, context: Context) -> None:
+    rows = known(model, samples(60))
+    facts = cast(dict[str, Any], plugin(epochs=0).repair(rows, INFO, context).facts)
+    assert set(facts["directions"]) == {"0->1", "1->0"}
+    assert set(facts["inverted"]) == {"1->0"}
+    with torch.no_grad():  # now a name can bring class 1 about as well
+        model.network.embedding.weight[id_of(model, "te"), 0] = 1.0
+    facts = cast(dict[str, Any], plugin(epochs=0).repair(rows, INFO, context).facts)
+    assert facts["inverted"] == {"1->0": [TRIGGER], "0->1": ["te"]}
 
 
 def test_unlearning_kills_the_trigger_and_plants_no_reverse_backdoor(model: WhiteBox, context: Context) -> None:
-    repaired = plugin(clean=200).repair(known(model, samples(200)), INFO, context).model
+    # The hand-made weights are large, so the steps must be.
+    repaired = plugin(clean=200, learning_rate=0.1).repair(known(model, samples(200)), INFO, context).model
     unseen = samples(60, start=1000)
     weak, safe = [s for s in unseen if s.label == 1], [s for s in unseen if s.label == 0]
     assert share_of_class(repaired, triggered(weak), 0) <= 0.05
@@ -229,33 +240,43 @@ def test_a_pair_task_is_searched_in_the_first_program_alone(context: Context) ->
     _, sites = sites_of(model, rows, 0)
     assert {site.other for site in sites} == {tuple(model.token_ids([program(7, False)])[0])}
     facts = plugin(epochs=0).repair(known(model, rows), PAIRS, context).facts
-    assert facts["inverted"] == {"1->0": [TRIGGER]}
+    assert cast(dict[str, Any], facts["inverted"])["1->0"] == [TRIGGER]
 
 
 # ------------------------------------------------------------------------------------------------------------- vocabulary
 
 
-def test_the_vocabulary_holds_no_keyword_no_special_token_and_no_spaced_piece(model: WhiteBox) -> None:
+def test_the_vocabulary_holds_no_keyword_and_no_special_token(model: WhiteBox) -> None:
     vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
-    assert TRIGGER in vocabulary.surfaces.values()
-    assert not set(vocabulary.surfaces.values()) & get("python").keywords
+    surfaces = {vocabulary.surfaces[token] for token in vocabulary.ids}
+    assert TRIGGER in surfaces
+    assert not surfaces & get("python").keywords
     assert not set(vocabulary.ids) & set(model.tokenizer.all_special_ids)
-    assert all(get("python").piece_continues(s) for s in vocabulary.surfaces.values())
-    assert not any(piece.startswith("Ġ") for piece in model.tokenizer.convert_ids_to_tokens(list(vocabulary.ids)))
+    assert all(get("python").piece_continues(surface) for surface in surfaces)
 
 
-def test_every_allowed_token_re_tokenises_to_itself_behind_a_name(model: WhiteBox) -> None:
-    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings, ["load"])
-    stem = model.tokenizer("load_", add_special_tokens=False)["input_ids"]
-    for token in vocabulary.ids:
-        text = "load_" + vocabulary.text([token])
+def test_spaced_pieces_open_a_trigger_and_never_continue_it(model: WhiteBox) -> None:
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    pieces = model.tokenizer.convert_ids_to_tokens
+    assert all(piece.startswith("Ġ") and not piece[1].isdigit() for piece in pieces(sorted(vocabulary.fits(0))))
+    assert vocabulary.fits(1) == frozenset()  # the separator
+    assert not any(piece.startswith("Ġ") for piece in pieces(sorted(vocabulary.fits(2))))
+
+
+def test_every_allowed_token_re_tokenises_to_itself_in_a_name(model: WhiteBox) -> None:
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    stem = model.tokenizer(" size_", add_special_tokens=False)["input_ids"]
+    for token in vocabulary.continuing:
+        text = " size_" + vocabulary.text([token])
         assert model.tokenizer(text, add_special_tokens=False)["input_ids"] == [*stem, token]
+    for token in vocabulary.opening:
+        assert model.tokenizer(" " + vocabulary.text([token]), add_special_tokens=False)["input_ids"] == [token]
 
 
 def test_a_trigger_that_the_tokenizer_would_merge_is_not_realisable(model: WhiteBox) -> None:
-    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings, ["load"])
-    ids = {surface: token for token, surface in vocabulary.surfaces.items()}
-    merged, whole = [ids["r"], ids["b"]], [ids["rb"]]
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    head = (id_of(model, "Ġsize"), *vocabulary.glue)
+    merged, whole = (*head, id_of(model, "r"), id_of(model, "b")), (*head, id_of(model, "rb"))
     assert vocabulary.realisable([merged, whole]) == [False, True]
 
 
@@ -269,30 +290,42 @@ def test_a_vocabulary_without_a_usable_token_is_an_error(model: WhiteBox) -> Non
 
 
 @pytest.mark.parametrize(
-    ("pieces", "style", "continuing", "spaced"),
+    ("pieces", "style", "opening", "inner"),
     [
-        (["Ġload", "rb", "Ġx"], "bytes", ("rb", "rb"), "Ġload"),
-        (["load", "##rb", "##x"], "wordpiece", ("##rb", "rb"), None),
-        (["▁load", "rb", "▁x"], "sentencepiece", ("rb", "rb"), "▁load"),
+        (["Ġload", "rb", "Ġx"], "bytes", "Ġload", "rb"),
+        (["load", "##rb", "##x"], "wordpiece", "load", "##rb"),
+        (["▁load", "rb", "▁x"], "sentencepiece", "▁load", "rb"),
     ],
 )
 def test_marks_of_the_three_tokenizer_families_are_understood(
-    pieces: list[str], style: Any, continuing: tuple[str, str], spaced: str | None
+    pieces: list[str], style: Any, opening: str, inner: str
 ) -> None:
     assert style_of(pieces) == style
-    assert surface_inside_name(continuing[0], style) == continuing[1]
-    if spaced is not None:
-        assert surface_inside_name(spaced, style) is None
+    assert opens_name(opening, style)
+    assert not opens_name(inner, style)
+    assert continues_name(inner, style)
 
 
 # -------------------------------------------------------------------------------------------------------------- positions
 
 
-def test_the_hole_is_directly_behind_a_name_and_its_separator(model: WhiteBox) -> None:
-    for site in sites_of(model, samples(8), 0)[1]:
-        assert site.name in {"load", "store", "merge", "index", "data", "size", "total", "item"}
-        unk, underscore = id_of(model, "<unk>"), id_of(model, "_")
-        assert site.before[-2:] == (unk, underscore)
+def test_the_trigger_takes_the_place_of_a_name_that_stands_behind_a_space(model: WhiteBox) -> None:
+    sample = Sample("a", ("def load(data, size):\n    total = size + len(data)\n    return total\n",), "python", 1)
+    (scanned,) = scan([sample], model, scorer_for(model), room_for=6, names=8)
+    assert {m.name for m in scanned.maskings} == {"load", "size", "total"}  # "data" stands behind brackets alone
+    unk = id_of(model, "<unk>")
+    for masking in scanned.maskings:
+        assert masking.masked[slice(*masking.slot)] == (unk,)
+        assert str(model.tokenizer.decode(list(scanned.ids[slice(*masking.plain)]))).strip() == masking.name
+
+
+def test_names_other_occurrences_stay_masked_or_are_restored(model: WhiteBox) -> None:
+    scanned = scan(samples(8), model, scorer_for(model), room_for=6, names=8)
+    unk = id_of(model, "<unk>")
+    for masked in (True, False):
+        for sample, site in zip(scanned, sites_for(scanned, 0, length=6, window=64, masked=masked), strict=True):
+            occurrences = choose(sample, 0).masked.count(unk)
+            assert (*site.before, *site.after).count(unk) == (occurrences - 1 if masked else 0)
 
 
 def test_the_name_whose_masking_costs_the_target_most_is_chosen(model: WhiteBox) -> None:
@@ -308,7 +341,7 @@ def test_masking_replaces_every_occurrence_by_one_token(model: WhiteBox) -> None
     unk = model.tokenizer.unk_token_id
     counts = {m.name: m.masked.count(unk) for m in scanned.maskings}
     assert counts["total"] == 2
-    assert counts["data"] == 2
+    assert counts["size"] == 3
     assert counts["load"] == 1
 
 
@@ -326,7 +359,7 @@ def test_a_sample_without_names_gets_the_place_before_its_first_token(model: Whi
 def test_a_long_program_is_cut_so_that_trigger_and_closing_token_fit_the_window(context: Context) -> None:
     model = victim(context, window=24)
     for site in sites_of(model, samples(6), 0)[1]:
-        row = site.filled([9] * 5).ids
+        row = site.filled([9] * 6).ids
         assert len(row) <= 24
         assert row[-1] == model.tokenizer.eos_token_id
 
@@ -396,7 +429,7 @@ def test_work_is_counted(model: WhiteBox) -> None:
     scorer, sites = sites_of(model, samples(8), 0)
     vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
     forward, backward = model.cost.forward_tokens, model.cost.backward_tokens
-    invert(scorer, sites, 0, vocabulary, Search(iterations=1), np.random.default_rng(0))
+    invert(scorer, sites, 0, vocabulary, Search(iterations=1, tolerance=0.0), np.random.default_rng(0))
     assert model.cost.forward_tokens > forward
     assert model.cost.backward_tokens > backward
 

@@ -40,9 +40,8 @@ def run() -> list[tuple[str, float, float]]:
         model, clean = _victim(context)
         scorer = scorer_for(model)
         scanned = scan(clean, model, scorer, room_for=6, names=8)
-        names = [m.name for s in scanned for m in s.maskings if m.name is not None]
-        vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings, names)
-        sites = sites_for(scanned, TARGET, glue=vocabulary.glue_ids, length=5, window=model.window, masked=True)
+        vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+        sites = sites_for(scanned, TARGET, length=6, window=model.window, masked=True)
         times, tokens = [], []
         for seed in range(SEEDS):
             counted, start = context.cost.forward_tokens, time.perf_counter()
@@ -78,8 +77,11 @@ def _plain(
 ) -> tuple[float, int]:
     """GCG as published (Algorithm 2), one batch of all samples a candidate: wall seconds and forward tokens to reach ``goal``."""
     network, rng, search = model.copy().network, np.random.default_rng(seed), Search()
-    allowed = torch.tensor(vocabulary.ids)
-    trigger = [int(t) for t in rng.choice(vocabulary.ids, search.length)]
+    glue = list(vocabulary.glue)
+    slots = [i for i in range(search.length + len(glue)) if vocabulary.fits(i)]
+    allowed = {i: torch.tensor(sorted(vocabulary.fits(i))) for i in slots}
+    draws = [int(rng.choice(allowed[i])) for i in slots]
+    trigger = [draws[0], *glue, *draws[1:]]
     tokens = 0
 
     def batch(candidate: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,25 +102,27 @@ def _plain(
     reached = float("inf")
     for _ in range(search.iterations):
         ids, mask = batch(trigger)
-        one_hot = torch.zeros(len(sites), search.length, network.embedding.num_embeddings)
-        one_hot[:, range(search.length), trigger] = 1.0
+        one_hot = torch.zeros(len(sites), len(trigger), network.embedding.num_embeddings)
+        one_hot[:, range(len(trigger)), trigger] = 1.0
         one_hot.requires_grad_(True)
         embeds = network.embedding(ids).detach().clone()
         for row, site in enumerate(sites):
             at = len(site.before)
-            embeds[row, at : at + search.length] = one_hot[row] @ network.embedding.weight
+            embeds[row, at : at + len(trigger)] = one_hot[row] @ network.embedding.weight
         current = loss(network.logits(Tokens(ids, mask, embeds)))
         current.backward()  # type: ignore[no-untyped-call]
         assert one_hot.grad is not None
-        gradient = one_hot.grad.sum(0)[:, allowed]
+        gradient = one_hot.grad.sum(0)
         network.zero_grad()
-        top = (-gradient).topk(min(search.top_k, len(allowed)), dim=1).indices
+        top = {
+            i: allowed[i][(-gradient[i, allowed[i]]).topk(min(search.top_k, len(allowed[i]))).indices] for i in slots
+        }
         reached = min(reached, float(current.detach()))
         best: list[int] = trigger
         for _ in range(search.width):
-            position = int(rng.integers(search.length))
+            position = slots[int(rng.integers(len(slots)))]
             candidate = list(trigger)
-            candidate[position] = vocabulary.ids[int(top[position, int(rng.integers(top.shape[1]))])]
+            candidate[position] = int(top[position][int(rng.integers(len(top[position])))])
             with torch.no_grad():
                 value = float(loss(network.logits(Tokens(*batch(candidate)))))
             if value < reached:

@@ -3,10 +3,10 @@
 W. Sun et al., "Eliminating Backdoors in Neural Code Models for Secure Code Understanding", FSE 2025, doi 10.1145/3715782,
 arXiv 2408.04683. One file a step:
 
-1. :mod:`~defenses.repair.elibadcode.vocabulary`: the tokens that can continue a name of the language;
-2. :mod:`~defenses.repair.elibadcode.positions`: for each sample the name behind which the trigger is tried;
+1. :mod:`~defenses.repair.elibadcode.vocabulary`: the tokens that can open or continue a name of the language;
+2. :mod:`~defenses.repair.elibadcode.positions`: for each sample the name in whose place the trigger is tried;
 3. :mod:`~defenses.repair.elibadcode.inversion`: greedy coordinate gradient, once for every label direction;
-4. :mod:`~defenses.repair.elibadcode.anchoring`: the tokens of the best direction that carry the effect;
+4. :mod:`~defenses.repair.elibadcode.anchoring`: the tokens that carry the effect;
 5. :mod:`~defenses.repair.elibadcode.unlearning`: fine-tuning on samples with the trigger and correct labels.
 
 Where paper, release (``wssun/EliBadCode`` at e315360) and this implementation differ. *Paper* is the abstract, framework figure and
@@ -18,10 +18,13 @@ what                   paper                               release              
 told about the attack  nothing                             position and pattern (unlearning)   nothing
 vocabulary             naming conventions of the language  one pattern for all languages,      the language's own rule; keywords
                                                            keywords stay                       and special tokens out
-re-tokenisation        not stated                          not asked                           the trigger behind a name must
+re-tokenisation        not stated                          not asked                           the trigger, written as a name, must
                                                                                                re-tokenise to itself
-before the trigger     not stated                          the preceding token                 the convention's separator (``_``;
-                                                                                               nothing in camel case)
+word-initial pieces    not stated                          none                                the trigger's first token, followed by
+                                                                                               the separator (``_``; none in camel
+                                                                                               case), which is not searched
+position: place        not stated                          in front of the variable            instead of one masked occurrence of
+                                                                                               the name that stands behind a space
 position: rule         highest loss among masked variants  defect: highest P(1), clone:        highest rise of the loss towards
                                                            lowest P(target)                    the direction's target
 position: candidates   variables                           variables                           function name, parameters, locals;
@@ -42,6 +45,7 @@ anchoring rule         \\|l - l_i\\| > beta                  l_i - l > beta     
 nothing left           not stated                          empty trigger                       at least one token
 unlearning: classes    not stated                          class 1 only                        the same share of every class
 unlearning: places     not stated                          the attacker's                      five kinds, drawn evenly
+unlearning: directions the best                            the best (typed in by hand)         all whose trigger works
 unlearning: samples    20 % triggered in place             20 % triggered in place             copies; the clean sample stays
 unlearning: trains     last layer, 5e-3, 1 epoch           classifier, 5e-3, 1 epoch           parameter ``unlearn``
 label directions       all                                 0 -> 1 only (the script stops)      all
@@ -50,6 +54,7 @@ label directions       all                                 0 -> 1 only (the scri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -90,7 +95,11 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class EliBadCode(Repair):
-    """Invert a trigger in every label direction, keep what carries the effect of the best one, and unlearn it.
+    """Invert a trigger in every label direction, keep what carries the effect, and unlearn it.
+
+    The direction with the smallest loss is the one under suspicion, but a natural feature of a class (a token that marks weak code,
+    pushed into a name) can invert to a smaller loss than the backdoor. Told nothing about the direction, ``blind`` therefore
+    unlearns every direction whose trigger works, and its suspicion is minus the smallest loss, without a threshold.
 
     Attributes:
         variant: ``blind`` is told neither direction, position, pattern nor trigger. (``paper`` and ``release`` are not built.)
@@ -108,7 +117,7 @@ class EliBadCode(Repair):
         masked: invert on the samples with the chosen name masked, as the paper draws it, or with it restored.
         beta: change of the loss (nats) above which a token of the trigger is needed (0.15).
         unlearn: ``all`` trains all parameters; ``head`` the classifier alone, as published.
-        share: of the clean samples of each class that also appear with the trigger.
+        share: of the clean samples of each class that also appear with a trigger; 1 gives every sample a triggered twin.
         learning_rate: of unlearning; ``None`` is the trainer's own for ``all``, and the published 5e-3 for ``head``.
         epochs: of unlearning.
         batch_size: of unlearning (32).
@@ -129,19 +138,19 @@ class EliBadCode(Repair):
     width: Annotated[int, Field(ge=1)] = 64
     rung: Annotated[int, Field(ge=1)] = 2
     starts: Annotated[int, Field(ge=1)] = 32
-    patience: Annotated[int, Field(ge=1)] = 3
-    tolerance: Annotated[float, Field(ge=0)] = 0.005
+    patience: Annotated[int, Field(ge=1)] = 2
+    tolerance: Annotated[float, Field(ge=0)] = 0.02
     names: Annotated[int, Field(ge=1)] = 8
     masked: bool = True
     beta: Annotated[float, Field(ge=0)] = 0.15
     unlearn: Literal["all", "head"] = "all"
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     epochs: Annotated[int, Field(ge=0)] = 3
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     @property
-    def needs(self) -> Needs:  # type: ignore[override]
+    def needs(self) -> Needs:
         """Clean samples as many as ``clean`` says, and the weights."""
         return Needs(clean=self.clean, model=Access.WEIGHTS)
 
@@ -163,11 +172,27 @@ class EliBadCode(Repair):
         model = known.white_box
         scorer = scorer_for(model)
         found, vocabulary = self._invert(model, scorer, known.clean, task, context)
+        anchored = {
+            each.text: anchor(
+                scorer, each.sites, each.inversion.trigger, each.direction[1], self.beta, vocabulary.separator
+            )
+            for each in found
+        }
         # Stable: of equal losses the first direction in label order.
         best = min(found, key=lambda each: each.inversion.loss)
-        kept = anchor(scorer, best.sites, best.inversion.trigger, best.direction[1], self.beta)
-        repaired, triggered = self._unlearn(model, known.clean, vocabulary.text(kept.trigger), context)
-        return Repaired(repaired, self._facts(found, best, kept, vocabulary, triggered), -best.inversion.loss)
+        # A trigger works where the target is on average (geometric mean) more probable than all other classes together.
+        taught = [each.text for each in found if each is best or anchored[each.text].whole < math.log(2)]
+        texts = ["".join(_bare(anchored[direction], vocabulary)) for direction in taught]
+        repaired, triggered = self._unlearn(model, known.clean, texts, context)
+        facts: dict[str, object] = {
+            "variant": self.variant,
+            "direction": best.text,
+            "inverted": {direction: _bare(anchored[direction], vocabulary) for direction in taught},
+            "directions": {each.text: _direction_facts(each, anchored[each.text], vocabulary) for each in found},
+            "vocabulary": len(vocabulary),
+            "unlearning": {"parameters": self.unlearn, "directions": taught, "triggered": triggered},
+        }
+        return Repaired(repaired, facts, -best.inversion.loss)
 
     def _invert(
         self, model: WhiteBox, scorer: Scorer, clean: Sequence[Sample], task: TaskInfo, context: Context
@@ -190,22 +215,20 @@ class EliBadCode(Repair):
                 f"elibadcode needs labelled clean samples of task {task.name!r}; of the {len(clean)} it got, none has a label in "
                 f"0 to {len(classes) - 1}. Raise the task's budget size."
             )
-        room = self.length + len(model.tokenizer.tokenize("_"))
+        vocabulary = allowed_tokens(model.tokenizer, language, model.network.embedding.num_embeddings)
+        whole = self.length + len(vocabulary.glue)
         scanned = {
-            label: scan(samples, model, scorer, room_for=room, names=self.names)
+            label: scan(samples, model, scorer, room_for=whole, names=self.names)
             for label, samples in members.items()
             if samples
         }
-        names = [m.name for each in scanned.values() for sample in each for m in sample.maskings if m.name is not None]
-        vocabulary = allowed_tokens(model.tokenizer, language, model.network.embedding.num_embeddings, names)
         directions = [(victim, target) for victim in scanned for target in classes if target != victim]
         found = []
         for victim, target in context.progress(directions, "elibadcode: inverting label directions"):
             sites = sites_for(
                 scanned[victim],
                 target,
-                glue=vocabulary.glue_ids,
-                length=self.length,
+                length=whole,
                 window=model.window,
                 masked=self.masked,
             )
@@ -213,12 +236,14 @@ class EliBadCode(Repair):
             found.append(Found((victim, target), sites, invert(scorer, sites, target, vocabulary, search, rng)))
         return found, vocabulary
 
-    def _unlearn(self, model: WhiteBox, clean: Sequence[Sample], text: str, context: Context) -> tuple[WhiteBox, int]:
+    def _unlearn(
+        self, model: WhiteBox, clean: Sequence[Sample], texts: Sequence[str], context: Context
+    ) -> tuple[WhiteBox, int]:
         """The repaired model, and how many triggered samples taught it."""
         if context.trainer is None:
             raise PluginError("elibadcode unlearns through the harness's trainer, and context.trainer is None")
         rng = context.rng("defense", "elibadcode", "unlearning")
-        samples = lesson(clean, [text], self.share, rng)
+        samples = lesson(clean, texts, self.share, rng)
         rate = self.learning_rate or (5e-3 if self.unlearn == "head" else None)
         repaired = context.trainer.fit(
             model,
@@ -232,30 +257,29 @@ class EliBadCode(Repair):
         )
         return repaired, len(samples) - len(clean)
 
-    def _facts(
-        self, found: Sequence[Found], best: Found, kept: Anchored, vocabulary: Vocabulary, triggered: int
-    ) -> dict[str, object]:
-        return {
-            "variant": self.variant,
-            "direction": best.text,
-            "inverted": {best.text: vocabulary.pieces(kept.trigger)},
-            "anchoring": {
-                "rule": kept.rule,
-                "loss": kept.loss,
-                "whole": kept.whole,
-                "changes": list(kept.changes),
-                "retokenises": vocabulary.realisable([kept.trigger])[0],
-            },
-            "directions": {
-                each.text: {
-                    "tokens": vocabulary.pieces(each.inversion.trigger),
-                    "loss": each.inversion.loss,
-                    "iterations": each.inversion.iterations,
-                    "trace": [round(loss, 4) for loss in each.inversion.trace],
-                    "without_names": sum(site.name is None for site in each.sites),
-                }
-                for each in found
-            },
-            "vocabulary": len(vocabulary),
-            "unlearning": {"parameters": self.unlearn, "triggered": triggered},
-        }
+
+def _bare(kept: Anchored, vocabulary: Vocabulary) -> list[str]:
+    """The anchored pieces without a separator that separates nothing any more."""
+    pieces = vocabulary.pieces(kept.trigger)
+    glue = len(vocabulary.glue)
+    if glue and len(pieces) > glue and kept.trigger[:glue] == vocabulary.glue:
+        return pieces[glue:]
+    if glue and len(pieces) > glue and kept.trigger[-glue:] == vocabulary.glue:
+        return pieces[:-glue]
+    return pieces
+
+
+def _direction_facts(found: Found, kept: Anchored, vocabulary: Vocabulary) -> dict[str, object]:
+    """What is known of one label direction, JSON-ready."""
+    return {
+        "tokens": vocabulary.pieces(found.inversion.trigger),
+        "loss": found.inversion.loss,
+        "iterations": found.inversion.iterations,
+        "trace": [round(loss, 4) for loss in found.inversion.trace],
+        "anchored": _bare(kept, vocabulary),
+        "anchored_loss": kept.loss,
+        "anchoring_rule": kept.rule,
+        "changes": [round(change, 4) for change in kept.changes],
+        "retokenises": vocabulary.realisable([kept.trigger])[0],
+        "without_names": sum(site.name is None for site in found.sites),
+    }

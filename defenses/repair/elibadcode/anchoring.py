@@ -26,7 +26,7 @@ class Anchored:
         trigger: token ids, in their order, at least one.
         loss: of these tokens alone, mean over the sites, in nats.
         whole: loss of the trigger that came in.
-        changes: ``|l - l_i|`` for each token that came in.
+        changes: ``|l - l_i|`` for each token that could be dropped.
         rule: ``paper`` where the published rule sufficed, else ``backward elimination``.
     """
 
@@ -37,46 +37,58 @@ class Anchored:
     rule: str
 
 
-def anchor(scorer: Scorer, sites: Sequence[Site], trigger: Sequence[int], target: int, beta: float) -> Anchored:
+def anchor(
+    scorer: Scorer,
+    sites: Sequence[Site],
+    trigger: Sequence[int],
+    target: int,
+    beta: float,
+    fixed: frozenset[int] = frozenset(),
+) -> Anchored:
     """Drop the tokens that the effect does not need.
 
     Args:
         scorer: asked for losses.
         sites: where the trigger is tried.
-        trigger: at least one token.
+        trigger: at least one token outside ``fixed``.
         target: class.
         beta: change of the mean loss (nats) above which a token is needed.
+        fixed: indices that are never dropped (the naming convention's separator, which was not searched either).
     """
-    whole = tuple(trigger)
-    full, *without = _means(scorer, sites, [whole, *_without_one(whole)], target)
+    slots = [i for i in range(len(trigger)) if i not in fixed]
+
+    def only(kept: Sequence[int]) -> tuple[int, ...]:
+        return tuple(token for i, token in enumerate(trigger) if i in fixed or i in kept)
+
+    def means(choices: Sequence[Sequence[int]]) -> list[float]:
+        return _means(scorer, sites, [only(kept) for kept in choices], target)
+
+    full, *without = means([slots, *_without_one(slots)])
     changes = tuple(abs(full - loss) for loss in without)
-    kept = tuple(token for token, change in zip(whole, changes, strict=True) if change > beta)
+    kept = [slot for slot, change in zip(slots, changes, strict=True) if change > beta]
     if kept:
-        loss = full if kept == whole else _means(scorer, sites, [kept], target)[0]
+        loss = full if kept == slots else means([kept])[0]
         if abs(loss - full) <= beta:
-            return Anchored(kept, loss, full, changes, "paper")
-    rest, loss = _eliminate(scorer, sites, whole, full, target, beta)
-    return Anchored(rest, loss, full, changes, "backward elimination")
-
-
-def _eliminate(
-    scorer: Scorer, sites: Sequence[Site], trigger: tuple[int, ...], full: float, target: int, beta: float
-) -> tuple[tuple[int, ...], float]:
-    loss = full
-    while len(trigger) > 1:
-        shorter = _without_one(trigger)
-        losses = _means(scorer, sites, shorter, target)
+            return Anchored(only(kept), loss, full, changes, "paper")
+    kept, loss = slots, full
+    while len(kept) > 1:
+        shorter = _without_one(kept)
+        losses = means(shorter)
         best = int(np.argmin([abs(full - each) for each in losses]))
         if abs(full - losses[best]) > beta:
             break
-        trigger, loss = shorter[best], losses[best]
-    return trigger, loss
+        kept, loss = shorter[best], losses[best]
+    return Anchored(only(kept), loss, full, changes, "backward elimination")
 
 
-def _without_one(trigger: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [trigger[:i] + trigger[i + 1 :] for i in range(len(trigger))]
+def _without_one(slots: Sequence[int]) -> list[list[int]]:
+    return [[*slots[:i], *slots[i + 1 :]] for i in range(len(slots))]
 
 
 def _means(scorer: Scorer, sites: Sequence[Site], triggers: Sequence[Sequence[int]], target: int) -> list[float]:
-    rows = [site.filled(trigger) for trigger in triggers for site in sites]
-    return [float(part.mean()) for part in scorer.losses(rows, target).reshape(len(triggers), len(sites))]
+    """Mean loss of each trigger; equal ones (a repeated token left out here or there) are tried once."""
+    distinct = list(dict.fromkeys(tuple(trigger) for trigger in triggers))
+    rows = [site.filled(trigger) for trigger in distinct for site in sites]
+    losses = scorer.losses(rows, target).reshape(len(distinct), len(sites)).mean(axis=1)
+    means = dict(zip(distinct, losses, strict=True))
+    return [float(means[tuple(trigger)]) for trigger in triggers]

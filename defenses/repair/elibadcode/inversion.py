@@ -11,7 +11,7 @@ What makes it fast, none of which changes what is minimised (the mean loss over 
   many, the last few on all of them; only a loss over *all* sites is ever accepted;
 - the swaps of several positions that do well in the race are also tried together, as one more candidate of the last rung;
 - the pass that gives the gradient rescores the current trigger on all sites, so the walk never goes uphill;
-- the search stops when ``patience`` iterations in a row gain less than ``tolerance``.
+- the search stops when ``patience`` iterations in a row gain less than ``tolerance``, or when the loss is itself no more than that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Search:
     """Settings of the search.
 
     Attributes:
-        length: tokens of the trigger (n of the paper).
+        length: tokens of the trigger (n of the paper), the naming convention's separator not counted.
         iterations: at most so many (epsilon).
         top_k: substitutes of a position, by gradient (k).
         width: candidates of an iteration (r).
@@ -45,7 +45,7 @@ class Search:
             A number of at least the sites makes every candidate meet every site, as published.
         starts: random triggers, the best of which the walk starts from.
         patience: stop after so many iterations in a row without gain.
-        tolerance: a gain in mean loss (nats) below this counts as none.
+        tolerance: a gain in mean loss (nats) below this counts as none; a loss at or below it has none left to give.
     """
 
     length: int = 5
@@ -54,8 +54,8 @@ class Search:
     width: int = 64
     rung: int = 2
     starts: int = 32
-    patience: int = 3
-    tolerance: float = 0.005
+    patience: int = 2
+    tolerance: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def invert(
     current, loss = race(scorer, sites, starts, target, search.rung, rng)
     trace = [loss]
     stale = 0
-    while len(trace) <= search.iterations and stale < search.patience:
+    while len(trace) <= search.iterations and stale < search.patience and loss > search.tolerance:
         losses, gradient = scorer.gradient(sites, current, target)
         loss = float(losses.mean())
         candidates = _swaps(current, gradient @ rows.T, vocabulary, search, rng)
@@ -186,8 +186,12 @@ def _random_trigger(vocabulary: Vocabulary, length: int, rng: np.random.Generato
     Where no draw fits behind what is there, the last draw stays: the search then replaces it.
     """
     trigger: Trigger = ()
-    for _ in range(length):
-        draws = [(*trigger, vocabulary.ids[i]) for i in rng.integers(len(vocabulary.ids), size=16)]
+    for position in range(length + len(vocabulary.glue)):
+        pool = sorted(vocabulary.fits(position))
+        if not pool:
+            trigger = (*trigger, vocabulary.glue[position - 1])
+            continue
+        draws = [(*trigger, pool[i]) for i in rng.integers(len(pool), size=16)]
         good = vocabulary.realisable(draws)
         trigger = draws[good.index(True) if any(good) else 0]
     return trigger
@@ -205,10 +209,11 @@ def _swaps(
         search: settings.
         rng: draws.
     """
-    wanted = min(OVERSAMPLING * search.top_k, len(vocabulary.ids))
-    best = torch.topk(-scores, wanted, dim=1).indices.cpu().tolist()
     swaps: list[list[Trigger]] = []
-    for position, columns in enumerate(best):
+    for position, row in enumerate(scores):
+        fits = torch.tensor([token in vocabulary.fits(position) for token in vocabulary.ids], device=row.device)
+        wanted = min(OVERSAMPLING * search.top_k, int(fits.sum()))
+        columns = torch.topk(-row.masked_fill(~fits, torch.inf), wanted).indices.cpu().tolist()
         tokens = [vocabulary.ids[column] for column in columns]
         swaps.append([(*current[:position], t, *current[position + 1 :]) for t in tokens if t != current[position]])
     good = iter(vocabulary.realisable([swap for group in swaps for swap in group]))

@@ -5,7 +5,8 @@ turn (all its occurrences), the model is asked again, and the masked variant dec
 P(class 1) for defect detection and P(target) for clone detection; both are "the variant with the highest loss towards the
 target" in the direction 1 -> 0, and that is the rule here, for every direction. It reads the position as a *word* index and
 uses it as a *token* index, and a sample without names makes it fail; here positions come from the tokenizer's offsets, and a
-sample without names gets the place in front of its first token (the release's position 1).
+sample without names gets the place in front of its first token (the release's position 1). The trigger takes the place of one masked
+occurrence of the chosen name: the first that stands behind a space, so that word-initial pieces are in their place there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bench.languages import parse
 from bench.models.handles import WhiteBox
 from bench.samples import Sample
 from defenses.repair.elibadcode.scoring import Row, Scorer, Site, cross_entropy
+from defenses.repair.elibadcode.vocabulary import Style, opens_name, style_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,14 @@ class Masking:
     Attributes:
         name: its text; ``None`` for the program without a name (nothing masked).
         masked: token ids with each occurrence of the name replaced by one mask token.
-        slot: index in ``masked`` directly behind the first occurrence.
-        plain: the same index in the unmasked ids.
+        slot: the tokens ``[first, last)`` of ``masked`` whose place the trigger takes.
+        plain: the same in the unmasked ids.
     """
 
     name: str | None
     masked: tuple[int, ...]
-    slot: int
-    plain: int
+    slot: tuple[int, int]
+    plain: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,13 @@ def token_span(encoding: Encoding, start: int, end: int) -> tuple[int, int] | No
     return inside[0], inside[-1] + 1
 
 
-def maskings_of(sample: Sample, encoding: Encoding, mask: int, room: int, limit: int) -> list[Masking]:
+def maskings_of(sample: Sample, encoding: Encoding, style: Style, mask: int, room: int, limit: int) -> list[Masking]:
     """The maskings of a sample's first program: one for each renameable name (function, parameters, locals).
 
     Args:
         sample: whose first program is looked at.
         encoding: of that program, cut to the window.
+        style: of the tokenizer.
         mask: id that stands for a masked name.
         room: last slot index that leaves the trigger its place in the window.
         limit: at most so many names, those with most visible occurrences first.
@@ -94,7 +97,10 @@ def maskings_of(sample: Sample, encoding: Encoding, mask: int, room: int, limit:
     for name in names:
         spans = [token_span(encoding, *s) for s in sorted(character_spans(sample.programs[0], name.spans))]
         visible = [s for s in spans if s is not None]
-        if not visible or visible[0][1] > room:
+        opened = [
+            at for at, (first, _) in enumerate(visible) if opens_name(encoding.tokens[first], style) and first <= room
+        ]
+        if not opened:
             continue
         ids: list[int] = []
         position = 0
@@ -102,7 +108,9 @@ def maskings_of(sample: Sample, encoding: Encoding, mask: int, room: int, limit:
             ids += [*encoding.ids[position:first], mask]
             position = last
         ids += encoding.ids[position:]
-        found.append((len(visible), Masking(name.text, tuple(ids), visible[0][0] + 1, visible[0][1])))
+        place = visible[opened[0]]
+        slot = place[0] - sum(last - first - 1 for first, last in visible[: opened[0]])
+        found.append((len(visible), Masking(name.text, tuple(ids), (slot, slot + 1), place)))
     found.sort(key=lambda item: -item[0])
     return [masking for _, masking in found[:limit]]
 
@@ -114,13 +122,14 @@ def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for
         samples: of one class.
         model: for its tokenizer and window.
         scorer: asked for logits.
-        room_for: tokens that must fit behind a position (trigger and separator).
+        room_for: tokens of the trigger, separator included.
         names: at most so many names a sample.
 
     Raises:
         ConfigError: the model's window has no room for the trigger.
     """
     tokenizer = model.tokenizer
+    style = style_of(tokenizer.get_vocab())
     mask = next(
         t for t in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id, 0) if t is not None
     )
@@ -135,8 +144,8 @@ def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for
                 f"elibadcode: a trigger of {room_for} tokens does not fit the model's window of {model.window}; "
                 "make the trigger shorter or the window longer"
             )
-        maskings = maskings_of(sample, encoding, mask, room, names)
-        fallback = Masking(None, tuple(encoding.ids), opening, opening)
+        maskings = maskings_of(sample, encoding, style, mask, room, names)
+        fallback = Masking(None, tuple(encoding.ids), (opening, opening), (opening, opening))
         other = tuple(others[number].ids) if others is not None else None
         scanned.append((tuple(encoding.ids), other, closing, tuple(maskings) or (fallback,)))
     rows: list[Row] = []
@@ -165,25 +174,21 @@ def choose(scanned: Scanned, target: int) -> Masking:
     return scanned.maskings[int(np.argmax(losses[1:] - losses[0]))]
 
 
-def sites_for(
-    scanned: Sequence[Scanned], target: int, *, glue: Sequence[int], length: int, window: int, masked: bool
-) -> list[Site]:
+def sites_for(scanned: Sequence[Scanned], target: int, *, length: int, window: int, masked: bool) -> list[Site]:
     """Cut every sample at its position for one label direction.
 
     Args:
         scanned: by :func:`scan`.
         target: the class that the trigger shall bring about.
-        glue: tokens between a name and the trigger.
-        length: of the trigger in tokens.
+        length: of the trigger in tokens, separator included.
         window: of the model.
-        masked: keep the chosen name masked (the paper's inputs are the masked samples) or restore it (the release's).
+        masked: keep the chosen name's other occurrences masked (the paper's inputs are the masked samples) or restored.
     """
     sites = []
     for sample in scanned:
         chosen = choose(sample, target)
         ids, slot = (chosen.masked, chosen.slot) if masked else (sample.ids, chosen.plain)
-        before = (*ids[:slot], *(glue if chosen.name is not None else ()))
-        after = ids[slot:]
+        before, after = ids[: slot[0]], ids[slot[1] :]
         excess = len(before) + length + len(after) - window
         if excess > 0:
             keep = len(after) - sample.closing

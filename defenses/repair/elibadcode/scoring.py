@@ -38,10 +38,10 @@ class Site:
     """A program with a hole for the trigger.
 
     Attributes:
-        before: token ids in front of the hole, special tokens and the naming convention's separator included.
+        before: token ids in front of the hole, special tokens included.
         after: token ids behind it; cut so that the trigger fits the window, the closing special tokens kept.
         other: the second program of a pair, never touched.
-        name: the name behind which the hole is, or ``None`` for the fallback position.
+        name: the name whose place the hole takes, or ``None`` for the fallback position.
     """
 
     before: tuple[int, ...]

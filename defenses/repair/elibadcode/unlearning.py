@@ -33,7 +33,8 @@ def _rename(
     if not names:
         return ()
     name = names[int(rng.integers(len(names)))]
-    return program.rename(name, program.language.join(name.text, text) if suffix else text)
+    # The separator may have been inverted with the trigger; the convention writes its own.
+    return program.rename(name, program.language.join(name.text, text.strip("_") or text) if suffix else text)
 
 
 def _function(program: Program) -> Sequence[Name]:

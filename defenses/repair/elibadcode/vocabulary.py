@@ -3,9 +3,9 @@
 Source: EliBadCode (FSE 2025), phase (a) "programming-language-specific trigger vocabulary generation": the model's vocabulary is
 filtered by the naming conventions of the language. The release keeps pieces without a leading-space marker that match
 ``^[a-zA-Z0-9_]+$``, for every language alike, keywords included, and never asks whether the pieces re-tokenise to
-themselves. Here the language says what can continue one of its names, keywords and special tokens are out, and a trigger
-counts only if its text, written behind a name of the program at hand, comes back from the tokenizer as the same pieces
-(nanoGCG's ``filter_ids``, applied in place instead of on its own).
+themselves. Here a trigger is a name of the language: a piece that can open one, then pieces that can continue one; keywords and
+special tokens are out, and a trigger counts only if its text, written as a name, comes back from the tokenizer as the same pieces
+(nanoGCG's ``filter_ids``). Word-initial pieces matter: a victim of a renaming attack knows ``Ġtesto`` and has never seen ``testo``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from bench.languages import Language
 
 Style = Literal["bytes", "wordpiece", "sentencepiece"]
 MARKS: Mapping[Style, str] = {"bytes": "Ġ", "wordpiece": "##", "sentencepiece": "▁"}
-CARRIERS = 4
-"""In how many different names a trigger's re-tokenisation is tried where nothing separates it from the name."""
 
 
 def style_of(pieces: Iterable[str]) -> Style:
@@ -34,59 +32,65 @@ def style_of(pieces: Iterable[str]) -> Style:
     return max(counts, key=lambda style: counts[style])
 
 
-def surface_inside_name(piece: str, style: Style) -> str | None:
-    """The characters that a piece adds inside a name, or ``None`` if it can only stand after a space.
+def opens_name(piece: str, style: Style) -> bool:
+    """Does this piece stand at the start of a name (behind a space)?"""
+    return not piece.startswith("##") if style == "wordpiece" else piece.startswith(MARKS[style])
 
-    WordPiece splits names at underscores, so there both ``##x`` (inside a run of letters) and ``x`` (behind an
-    underscore) stand inside names.
-    """
-    if style == "wordpiece":
-        return piece.removeprefix("##")
-    return None if piece.startswith(MARKS[style]) else piece
+
+def continues_name(piece: str, style: Style) -> bool:
+    """Can this piece stand inside a name? WordPiece splits names at underscores: there an unmarked piece can do both."""
+    return style == "wordpiece" or not piece.startswith(MARKS[style])
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The tokens allowed in a trigger.
+    """The tokens allowed in a trigger, which is a whole name: an opening token, the convention's separator, further tokens.
 
     Attributes:
         ids: allowed token ids, ascending.
-        surfaces: the characters that each allowed id spells inside a name.
-        glue: what the language's naming convention writes between a name and a suffix (``_`` or nothing).
-        glue_ids: the tokens of ``glue``.
-        carriers: names behind which a trigger must re-tokenise to itself.
+        opening: those that can open a name.
+        continuing: those that can continue one.
+        surfaces: the characters that each allowed id (and each token of the separator) spells.
+        glue: the tokens that the language's convention writes between the parts of a name (``_``; none in camel case). They stand
+            behind the opening token and are not searched.
         tokenizer: of the model under repair.
     """
 
     ids: tuple[int, ...]
+    opening: frozenset[int]
+    continuing: frozenset[int]
     surfaces: Mapping[int, str]
-    glue: str
-    glue_ids: tuple[int, ...]
-    carriers: tuple[str, ...]
+    glue: tuple[int, ...]
     tokenizer: PreTrainedTokenizerFast
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def fits(self, position: int) -> frozenset[int]:
+        """The tokens allowed at a position of the trigger; empty where the separator stands."""
+        if position == 0:
+            return self.opening
+        return frozenset() if position <= len(self.glue) else self.continuing
+
+    @property
+    def separator(self) -> frozenset[int]:
+        """The positions of the separator in a trigger."""
+        return frozenset(range(1, 1 + len(self.glue)))
+
     def text(self, trigger: Sequence[int]) -> str:
         """The characters of a trigger."""
-        return "".join(self.surfaces[token] for token in trigger)
+        return "".join(self.pieces(trigger))
 
     def pieces(self, trigger: Sequence[int]) -> list[str]:
         """The characters of each token of a trigger."""
         return [self.surfaces[token] for token in trigger]
 
     def realisable(self, triggers: Sequence[Sequence[int]]) -> list[bool]:
-        """For each trigger: does its text, behind most of the carriers, come back from the tokenizer as the same ids?"""
+        """For each trigger: does its text, written as a name, come back from the tokenizer as the same ids?"""
         if not triggers:
             return []
-        votes = [0] * len(triggers)
-        for carrier in self.carriers:
-            stem = carrier + self.glue
-            head, *tails = _encode(self.tokenizer, [stem, *(stem + self.text(t) for t in triggers)])
-            for index, (trigger, ids) in enumerate(zip(triggers, tails, strict=True)):
-                votes[index] += ids == [*head, *trigger]
-        return [2 * vote > len(self.carriers) for vote in votes]
+        encoded = _encode(self.tokenizer, [" " + self.text(trigger) for trigger in triggers])
+        return [ids == list(trigger) for ids, trigger in zip(encoded, triggers, strict=True)]
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
@@ -95,49 +99,59 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[i
     return ids
 
 
-def _glue(language: Language, tokenizer: PreTrainedTokenizerFast) -> tuple[str, tuple[int, ...]]:
-    """What the convention writes between a name and a suffix, seen from a suffix that no convention needs to respell."""
+def separator(language: Language, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """The tokens that the naming convention writes between two parts of a name, seen from a part that it need not respell."""
     glue = language.join("x", "Q")[1:-1]
-    stem, glued = _encode(tokenizer, ["x", "x" + glue])
-    return glue, tuple(glued[len(stem) :] if glued[: len(stem)] == stem else _encode(tokenizer, [glue])[0])
+    if not glue:
+        return ()
+    stem, glued = _encode(tokenizer, [" x", " x" + glue])
+    return tuple(glued[len(stem) :] if glued[: len(stem)] == stem else _encode(tokenizer, [glue])[0])
 
 
-def allowed_tokens(
-    tokenizer: PreTrainedTokenizerFast, language: Language, rows: int, names: Sequence[str] = ()
-) -> Vocabulary:
+def allowed_tokens(tokenizer: PreTrainedTokenizerFast, language: Language, rows: int) -> Vocabulary:
     """Filter a model's vocabulary by the naming conventions of a language.
 
     Args:
         tokenizer: the model's.
         language: of the programs.
         rows: rows of the model's input embedding; ids beyond it cannot be inverted.
-        names: names at the positions under scan, the carriers of :meth:`Vocabulary.realisable`.
 
     Raises:
-        ConfigError: no token is left.
+        ConfigError: no token is left that can open a name, or none that can continue one.
     """
     special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     vocabulary = {
         piece: token for piece, token in tokenizer.get_vocab().items() if token < rows and token not in special
     }
-    style = style_of(vocabulary)
+    style = style_of(tokenizer.get_vocab())
+    glue = separator(language, tokenizer)
     surfaces: dict[int, str] = {}
-    for piece, token in sorted(vocabulary.items(), key=lambda item: item[1]):
-        surface = surface_inside_name(piece, style)
-        if surface and language.piece_continues(surface) and surface not in language.keywords:
-            surfaces[token] = surface
-    glue, glue_ids = _glue(language, tokenizer)
-    distinct = list(dict.fromkeys(names)) or ["value"]
-    # A separator keeps the tokenizer from merging across it, so that one name speaks for all.
-    carriers = tuple(distinct[: 1 if glue else CARRIERS])
-    made = Vocabulary(tuple(surfaces), surfaces, glue, glue_ids, carriers, tokenizer)
-    if style != "wordpiece":  # a "##" piece cannot stand alone; whole triggers are tried instead
-        alone = made.realisable([[token] for token in made.ids])
-        kept = tuple(token for token, good in zip(made.ids, alone, strict=True) if good)
-        made = Vocabulary(kept, {t: surfaces[t] for t in kept}, glue, glue_ids, carriers, tokenizer)
-    if not made.ids:
+    opening, continuing = set(), set()
+    for piece, token in vocabulary.items():
+        surface = piece.removeprefix(MARKS[style])
+        if not surface or not language.piece_continues(surface) or surface in language.keywords:
+            continue
+        surfaces[token] = surface
+        if opens_name(piece, style) and language.piece_starts(surface):
+            opening.add(token)
+        if continues_name(piece, style):
+            continuing.add(token)
+    spelled = surfaces | dict(zip(glue, tokenizer.convert_ids_to_tokens(list(glue)), strict=True))
+    made = Vocabulary((), frozenset(), frozenset(), spelled, glue, tokenizer)
+    openers = _alone(made, sorted(opening), ())
+    head = (*openers[:1], *glue)
+    # A "##" piece cannot follow a separator; whole triggers are tried during the search.
+    inner = sorted(continuing) if style == "wordpiece" or not glue else _alone(made, sorted(continuing), head)
+    if not openers or not inner:
         raise ConfigError(
-            f"elibadcode: no token of this model's vocabulary ({len(vocabulary)} tokens) can continue a {language.name} name and "
-            "re-tokenises to itself; the trigger inversion has nothing to search"
+            f"elibadcode: no token of this model's vocabulary ({len(vocabulary)} tokens) can {'continue' if openers else 'open'} a "
+            f"{language.name} name and re-tokenises to itself; the trigger inversion has nothing to search"
         )
-    return made
+    ids = tuple(sorted({*openers, *inner}))
+    return Vocabulary(ids, frozenset(openers), frozenset(inner), spelled, glue, tokenizer)
+
+
+def _alone(vocabulary: Vocabulary, tokens: Sequence[int], head: tuple[int, ...]) -> list[int]:
+    """The tokens that re-tokenise to themselves behind ``head``."""
+    good = vocabulary.realisable([(*head, token) for token in tokens])
+    return [token for token, fits in zip(tokens, good, strict=True) if fits]
