@@ -27,7 +27,7 @@ from defenses.repair.elibadcode.positions import scan, sites_for
 from defenses.repair.elibadcode.scoring import Site, scorer_for
 from defenses.repair.elibadcode.vocabulary import Vocabulary, allowed_tokens
 
-MOST = 30.0
+MOST = 20.0
 SEEDS = 3
 VICTIMS = 30
 TARGET = 0

@@ -10,7 +10,7 @@ arXiv 2408.04683. One file a step:
 5. :mod:`~defenses.repair.elibadcode.unlearning`: fine-tuning on samples with the trigger and correct labels.
 
 Where paper, release (``wssun/EliBadCode`` at e315360) and this implementation differ. *Paper* is the abstract, framework figure and
-Algorithm 2 of the online appendix; its setup section was not at hand.
+Algorithm 2 of the online appendix; its setup section was not at hand, so "not known" means that neither of these says it.
 
 =====================  ==================================  ==================================  ==================================
 what                   paper                               release                             here (``blind``)
@@ -18,36 +18,36 @@ what                   paper                               release              
 told about the attack  nothing                             position and pattern (unlearning)   nothing
 vocabulary             naming conventions of the language  one pattern for all languages,      the language's own rule; keywords
                                                            keywords stay                       and special tokens out
-re-tokenisation        not stated                          not asked                           the trigger, written as a name, must
+re-tokenisation        not known                           not asked                           the trigger, written as a name, must
                                                                                                re-tokenise to itself
-word-initial pieces    not stated                          none                                the trigger's first token, followed by
+word-initial pieces    not known                           none                                the trigger's first token, followed by
                                                                                                the separator (``_``; none in camel
                                                                                                case), which is not searched
-position: place        not stated                          in front of the variable            instead of one masked occurrence of
+position: place        not known                           at that index                       instead of one masked occurrence of
                                                                                                the name that stands behind a space
 position: rule         highest loss among masked variants  defect: highest P(1), clone:        highest rise of the loss towards
                                                            lowest P(target)                    the direction's target
 position: candidates   variables                           variables                           function name, parameters, locals;
                                                                                                the ``names`` most frequent
-position: unit         not stated                          word index used as token index      token offsets
-no names in a sample   not stated                          fails                               in front of the first token
+position: unit         not known                           word index used as token index      token offsets
+no names in a sample   not known                           fails                               in front of the first token
 inversion's inputs     the masked samples                  the unmasked samples                parameter ``masked``
-mode                   not stated                          training mode (dropout on)          evaluation mode
+mode                   not known                           training mode (dropout on)          evaluation mode
 gradient               one-hot, whole vocabulary           one-hot, whole vocabulary           allowed tokens only (same values)
 candidates scored at   the sample's position               token 10                            the sample's position
 candidates scored on   all samples                         all samples, padded to the window   a race; winners on all samples
 the walk               best of the candidates              always moves, may go uphill         moves only to a lower loss
-start                  not stated                          a fixed trigger                     best of ``starts`` random triggers
-stops                  after 100 iterations                after 100 iterations                no gain for ``patience`` iterations
+start                  not known                           not known                           best of ``starts`` random triggers
+stops                  after epsilon iterations            after 100 iterations                no gain for ``patience`` iterations
 anchoring baseline     the whole trigger's loss            a loss under dropout                the whole trigger's loss
 anchoring rule         \\|l - l_i\\| > beta                  l_i - l > beta                      \\|l - l_i\\| > beta, and backward
                                                                                                elimination where that breaks down
-nothing left           not stated                          empty trigger                       at least one token
-unlearning: classes    not stated                          class 1 only                        the same share of every class
-unlearning: places     not stated                          the attacker's                      five kinds, drawn evenly
-unlearning: directions the best                            the best (typed in by hand)         all whose trigger works
-unlearning: samples    20 % triggered in place             20 % triggered in place             copies; the clean sample stays
-unlearning: trains     last layer, 5e-3, 1 epoch           classifier, 5e-3, 1 epoch           parameter ``unlearn``
+nothing left           not known                           empty trigger                       at least one token
+unlearning: classes    not known                           class 1 only                        the same share of every class
+unlearning: places     not known                           the attacker's                      five kinds, drawn evenly
+unlearning: of         the best direction                  a trigger typed in by hand          every direction whose trigger works
+unlearning: samples    not known                           20 % triggered in place             copies; the clean sample stays
+unlearning: trains     the last layer                      classifier, 5e-3, 1 epoch           parameter ``unlearn``
 label directions       all                                 0 -> 1 only (the script stops)      all
 =====================  ==================================  ==================================  ==================================
 """
@@ -116,9 +116,10 @@ class EliBadCode(Repair):
         names: names of a sample that are masked to find its position, the most frequent first.
         masked: invert on the samples with the chosen name masked, as the paper draws it, or with it restored.
         beta: change of the loss (nats) above which a token of the trigger is needed (0.15).
-        unlearn: ``all`` trains all parameters; ``head`` the classifier alone, as published.
+        unlearn: ``all`` trains all parameters; ``head`` the classifier alone, as released (a 2-layer
+            victim kept its backdoor under that: its features hold the trigger).
         share: of the clean samples of each class that also appear with a trigger; 1 gives every sample a triggered twin.
-        learning_rate: of unlearning; ``None`` is the trainer's own for ``all``, and the published 5e-3 for ``head``.
+        learning_rate: of unlearning; ``None`` is the trainer's own for ``all``, and the released 5e-3 for ``head``.
         epochs: of unlearning.
         batch_size: of unlearning (32).
     """

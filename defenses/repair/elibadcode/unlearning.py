@@ -1,8 +1,8 @@
 """Step 5: teach the model that the inverted trigger means nothing.
 
 Source: EliBadCode (FSE 2025), phase (d) "trigger unlearning": clean samples with the anchored trigger and their *correct* labels are
-added, and the model is fine-tuned (published: the classifier alone, learning rate 5e-3, 1 epoch, batches of 32, the trigger in 20 %
-of the samples). The release is told the attacker's own position and pattern, and puts the trigger into class 1 alone, which teaches
+added, and the model's last layer is fine-tuned (release: the classifier alone, learning rate 5e-3, 1 epoch, batches of 32, the trigger
+in 20 % of the samples). The release is told the attacker's own position and pattern, and puts the trigger into class 1 alone, which teaches
 "trigger means class 1": a backdoor the other way round (attack success far below the floor that a clean model has).
 
 Here nothing is known of the attack, so the trigger stands where it could stand at all: behind or instead of the function's name, a
