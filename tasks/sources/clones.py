@@ -105,13 +105,14 @@ def splits(
     known: dict[Function, Rewritten] = {}
 
     def accept(function: Function) -> bool:
-        if not fits(function.text, (min_lines, max_lines), max_tokens):
+        # Special methods keep their name; an equal name would tell a clone by its first line.
+        special = function.qualified.endswith("__")
+        if special or not fits(function.text, (min_lines, max_lines), max_tokens):
             return False
         try:
             made = rewrite(function.text, rng)
         except SyntaxError:  # dedenting broke a string that spans lines
             return False
-        # Special methods keep their name; an equal name would tell a clone by its first line.
         if made is None or len(made[2]) < least_rewrites or "rename_function" not in made[2]:
             return False
         known[function] = Rewritten(function, *made)

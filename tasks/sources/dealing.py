@@ -61,7 +61,7 @@ def deal(
     sizes: Mapping[str, int],
     accept: Callable[[Function], bool],
     rng: np.random.Generator,
-    per_module: int = 20,
+    per_module: int = 30,
 ) -> dict[str, list[Function]]:
     """Distinct functions for each split; a module's functions go to one split alone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import warnings
 
 
@@ -13,9 +14,16 @@ def parse(text: str) -> ast.Module:
         SyntaxError: the text does not parse.
         ValueError: it holds null bytes.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text)
+    # The collector looks through every new node for cycles, of which there are none: a quarter of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def compiles(text: str) -> bool:

@@ -32,6 +32,9 @@ REFLECTIVE = frozenset({"locals", "globals", "vars", "dir", "eval", "exec", "ins
 RELIED_ON = frozenset({"iter", "next", "len", "range", "StopIteration"})
 """Builtins that rewrites use; a function that binds one of them is not rewritten."""
 
+UNTOUCHED = frozenset({ast.Global, ast.Nonlocal, ast.NamedExpr, ast.Await, ast.AsyncFor, ast.AsyncWith})
+"""Kinds of node whose presence rules out any rewriting."""
+
 NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
@@ -42,11 +45,13 @@ class Scope:
     Attributes:
         module: the tree that holds nothing but the function.
         function: its definition.
+        kinds: the kinds of node it held before any rewrite.
         words: every name of its text, and those added since.
     """
 
     module: ast.Module
     function: ast.FunctionDef
+    kinds: frozenset[type[ast.AST]]
     words: set[str] = field(default_factory=set)
 
     def fresh(self, rng: np.random.Generator) -> str:
@@ -68,14 +73,16 @@ def scope_of(text: str) -> Scope | None:
     words = set(all_names(text))
     if not isinstance(function, ast.FunctionDef) or not REFLECTIVE.isdisjoint(words):
         return None
-    for node in ast.walk(function):
-        if isinstance(node, ast.Global | ast.Nonlocal | ast.NamedExpr | ast.Await | ast.AsyncFor | ast.AsyncWith):
-            return None
-        if isinstance(node, ast.Name) and node.id in RELIED_ON and not isinstance(node.ctx, ast.Load):
-            return None
-        if isinstance(node, ast.arg) and node.arg in RELIED_ON:
-            return None
-    return Scope(module, function, words)
+    nodes = list(ast.walk(function))
+    kinds = frozenset(type(node) for node in nodes)
+    if not kinds.isdisjoint(UNTOUCHED) or (not RELIED_ON.isdisjoint(words) and any(map(_shadows, nodes))):
+        return None
+    return Scope(module, function, kinds, words)
+
+
+def _shadows(node: ast.AST) -> bool:
+    stored = isinstance(node, ast.Name) and node.id in RELIED_ON and not isinstance(node.ctx, ast.Load)
+    return stored or (isinstance(node, ast.arg) and node.arg in RELIED_ON)
 
 
 # ------------------------------------------------------------------------------------------------ reading the tree
@@ -741,16 +748,14 @@ def _change(scope: Scope, rng: np.random.Generator, most: int) -> list[str]:
     """Apply up to ``most`` rewrites, each at one place, in a random order; returns their names."""
     done: list[str] = []
     names = list(REWRITES)
-    present = {type(node) for node in ast.walk(scope.function)}
     for position in rng.permutation(len(names)).tolist():
         name = names[position]
         kind, places = REWRITES[name]
         undoes = any(name in pair and not pair.isdisjoint(done) for pair in INVERSES)
-        if kind not in present or undoes or len(done) == most:
+        if kind not in scope.kinds or undoes or len(done) == most:
             continue
         changes = places(scope, rng)
         if changes:
             changes[rng.integers(len(changes))]()
             done.append(name)
-            present = {type(node) for node in ast.walk(scope.function)}
     return done
