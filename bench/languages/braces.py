@@ -16,10 +16,6 @@ class BraceWalk(Walk):
     )
     """Children of a block before which no statement is put."""
 
-    def identifier(self, node: Node, scope: Scope) -> None:
-        """A use of a name."""
-        self.use(node, scope)
-
     def skip(self, node: Node, scope: Scope) -> None:
         """Nothing in this node is a name of the program's."""
 
@@ -46,7 +42,7 @@ class BraceWalk(Walk):
             self.open_function(inner)  # no definition was understood before this block
         children = node.named_children
         if inner.function is self.function:
-            self.blocks.append((node, children))
+            self.blocks.append((node, children[:]))
         self.push(children, inner)
 
     def boundary_list(self) -> list[Boundary]:

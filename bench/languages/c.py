@@ -191,7 +191,7 @@ _CWalk.leaves = leaf_kinds(
 _CWalk.handlers = kinds(
     _GRAMMAR,
     {
-        "identifier": _CWalk.identifier,
+        "identifier": BraceWalk.identifier,
         "type_identifier": _CWalk.frozen,
         "declaration": _CWalk.declaration,
         "parameter_declaration": _CWalk.parameter,

@@ -237,7 +237,7 @@ _JavaWalk.leaves = leaf_kinds(
 _JavaWalk.handlers = kinds(
     _GRAMMAR,
     {
-        "identifier": _JavaWalk.identifier,
+        "identifier": BraceWalk.identifier,
         "type_identifier": _JavaWalk.frozen,
         "variable_declarator": _JavaWalk.declarator,
         "formal_parameter": _JavaWalk.declarator,

@@ -123,11 +123,12 @@ class Program:
         self.text = text
         self.data = text.encode()
         self.tree = language.tree(self.data)
+        self._analysed: Analysis | None = None
 
     def __repr__(self) -> str:
         return f"<Program {self.language.name}, {len(self.data)} bytes>"
 
-    @cached_property
+    @property
     def error_nodes(self) -> int:
         """How many nodes are errors, or missing tokens that the parser made up."""
         root = self.tree.root_node
@@ -141,11 +142,13 @@ class Program:
             stack += [child for child in node.children if child.has_error or child.is_missing]
         return count
 
-    @cached_property
+    @property
     def _analysis(self) -> Analysis:
-        walk = self.language.walk(self)
-        walk.run()
-        return walk.analysis()
+        if self._analysed is None:
+            walk = self.language.walk(self)
+            walk.run()
+            self._analysed = walk.analysis()
+        return self._analysed
 
     @property
     def function_name(self) -> Name | None:
@@ -298,8 +301,10 @@ class Walk(ABC):
 
     def __init__(self, program: Program, *, nesting_clash: bool = False) -> None:
         self.data = program.data
+        self.ascii_text = program.text if program.text.isascii() else None  # there bytes and characters are the same
         self.root = program.tree.root_node
         self.table = Table(nesting_clash=nesting_clash)
+        self.written = self.table.written
         self.stack: list[tuple[tree_sitter.Node, Scope]] = []
         self.function: Scope | None = None
         self.function_key: tuple[str, Scope] | None = None
@@ -320,9 +325,9 @@ class Walk(ABC):
             push(node.named_children, scope)
         self.finish()
 
-    @abstractmethod
     def identifier(self, node: tree_sitter.Node, scope: Scope) -> None:
         """A name is written and used."""
+        self.use(node, scope)
 
     def finish(self) -> None:  # noqa: B027
         """What can be decided only when every node was seen."""
@@ -333,26 +338,30 @@ class Walk(ABC):
             self.stack.append((node, scope))
 
     def push(self, nodes: list[tree_sitter.Node], scope: Scope) -> None:
-        """Visit nodes in their order; names at once."""
-        leaves, identifier = self.leaves, self.identifier_kind
-        for node in reversed(nodes):
+        """Visit nodes in their order; names at once. (The inner loop of every analysis: hence no calls of :meth:`use`.)"""
+        leaves, identifier, stack, text = self.leaves, self.identifier_kind, self.stack, self.ascii_text
+        nodes.reverse()
+        for node in nodes:
             kind = node.kind_id
             if kind == identifier:
-                self.identifier(node, scope)
+                if text is not None:
+                    start, end = node.byte_range
+                    self.written.extend((text[start:end], start, end, scope))
+                else:
+                    self.use(node, scope)
             elif kind not in leaves:
-                self.stack.append((node, scope))
+                stack.append((node, scope))
 
     def text(self, node: tree_sitter.Node) -> str:
         """The source of a node."""
         start, end = node.byte_range
-        return self.data[start:end].decode()
+        return self.data[start:end].decode() if self.ascii_text is None else self.ascii_text[start:end]
 
     def use(self, node: tree_sitter.Node, scope: Scope) -> str:
         """Record a written name; returns it."""
         start, end = node.byte_range
-        key = self.data[start:end].decode()
-        if key:
-            self.table.write(key, start, end, scope)
+        key = self.data[start:end].decode() if self.ascii_text is None else self.ascii_text[start:end]
+        self.written.extend((key, start, end, scope))
         return key
 
     def freeze_words(self, node: tree_sitter.Node) -> None:

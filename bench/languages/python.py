@@ -33,6 +33,7 @@ _KEYWORD_ARGUMENT = kind_of(_GRAMMAR, "keyword_argument")
 _DICTIONARY_SPLAT = kind_of(_GRAMMAR, "dictionary_splat")
 _NOT_STATEMENTS = frozenset({kind_of(_GRAMMAR, "comment"), ERROR_KIND})
 _ATTRIBUTE = kind_of(_GRAMMAR, "attribute")
+_CONTINUED = re.compile(rb"\\\r?\n[ \t\f]*\Z")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 
 
@@ -48,10 +49,6 @@ class _PythonWalk(Walk):
         self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)
 
     # ------------------------------------------------------------------------------------------------ uses and bindings
-
-    def identifier(self, node: Node, scope: Scope) -> None:
-        if self.use(node, scope) in _REFLECTIVE:
-            self.table.opaque = "the program inspects its own names"
 
     def bind(self, node: Node | None, scope: Scope, *, fixed: bool = False) -> None:
         """Bind an identifier in ``scope`` and record it."""
@@ -365,17 +362,19 @@ class _PythonWalk(Walk):
     def block(self, node: Node, scope: Scope) -> None:
         children = node.named_children
         if scope is self.function:
-            self.blocks.append((node, children))
+            self.blocks.append((node, children[:]))
         self.push(children, scope)
 
     # -------------------------------------------------------------------------------------------------------------- finish
 
     def finish(self) -> None:
         table = self.table
-        for key in table.words():
+        words = set(table.words())
+        if not words.isdisjoint(_REFLECTIVE):
+            table.opaque = "the program inspects its own names"
+        if b"__" in self.data or self.ascii_text is None:
             # Names with two leading underscores are special or mangled; others than ASCII are normalised by Python.
-            if key.startswith("__") or not key.isascii():
-                table.frozen.add(key)
+            table.frozen.update(key for key in words if key.startswith("__") or not key.isascii())
         if self.keywords:
             for name, outer, inner in self.signatures:
                 self._fix_keywords(name, outer, inner)
@@ -407,6 +406,7 @@ class _PythonWalk(Walk):
     def boundary_list(self) -> list[Boundary]:
         """Before every statement that starts a line of its own, and before a body on its header's line."""
         found: list[Boundary] = []
+        continued = b"\\" in self.data
         for number, (block, children) in enumerate(self.blocks):
             statements = [c for c in children if c.kind_id not in _NOT_STATEMENTS]
             if number == 0 and statements and _is_docstring(statements[0]):
@@ -416,25 +416,17 @@ class _PythonWalk(Walk):
                     continue  # nothing can follow on the line of the header
                 if not statements:
                     found.append(Boundary(end, end, "after", start))
-            previous: Node | None = None
-            for statement in statements:
-                boundary = self._before(statement, previous, block)
-                if boundary is not None:
-                    found.append(boundary)
-                previous = statement
+            for position, statement in enumerate(statements):
+                start = statement.start_byte
+                if self.begins_line(start):
+                    if not continued or not _CONTINUED.search(self.data, 0, start):
+                        found.append(Boundary(start, start, "line", start))
+                elif position == 0 and (owner := block.parent) is not None:
+                    head = len(self.data[:start].rstrip(b" \t"))
+                    if self.data[head - 1 : head] == b":":
+                        found.append(Boundary(head, start, "header", owner.start_byte))
         found.sort(key=lambda boundary: boundary.start)
         return found
-
-    def _before(self, statement: Node, previous: Node | None, block: Node) -> Boundary | None:
-        start = statement.start_byte
-        if self.begins_line(start):
-            if b"\\" in self.data and self.data[:start].rstrip(b" \t\f").rstrip(b"\r\n").endswith(b"\\"):
-                return None  # the line continues another
-            return Boundary(start, start, "line", start)
-        if previous is not None or (owner := block.parent) is None:
-            return None
-        head = len(self.data[:start].rstrip(b" \t"))
-        return Boundary(head, start, "header", owner.start_byte) if self.data[head - 1 : head] == b":" else None
 
 
 def _is_docstring(statement: Node) -> bool:
@@ -468,7 +460,7 @@ _PythonWalk.leaves = leaf_kinds(
 _PythonWalk.handlers = kinds(
     _GRAMMAR,
     {
-        "identifier": _PythonWalk.identifier,
+        "identifier": Walk.identifier,
         "assignment": _PythonWalk.assignment,
         "augmented_assignment": _PythonWalk.assignment,
         "named_expression": _PythonWalk.named_expression,
@@ -532,11 +524,12 @@ class Python(Language):
 
     def broken(self, text: str) -> int:
         """0: compiles; 1: parses to a syntax tree but does not compile (``nonlocal`` of a bare inner function); 2: neither."""
-        return _broken(text)
+        return broken(text)
 
 
 @functools.lru_cache(maxsize=4096)
-def _broken(text: str) -> int:
+def broken(text: str) -> int:
+    """:meth:`Python.broken`, remembered."""
     if text[:1] in (" ", "\t"):
         text = "if 1:\n" + text  # a method cut out with its indent
     for level, flags in ((0, 0), (1, ast.PyCF_ONLY_AST)):

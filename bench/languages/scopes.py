@@ -140,9 +140,9 @@ class Table:
     def bindings(self) -> dict[tuple[str, Scope], list[tuple[int, int]]]:
         """Spans of everything bound in the program and not frozen, by key and binding scope."""
         groups: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
-        bound, frozen, resolve = self.bound, self.frozen, self.resolve
+        candidates, resolve = self.bound - self.frozen, self.resolve
         for key, start, end, scope in self.all_places():
-            if key in bound and key not in frozen:
+            if key in candidates:
                 home = resolve(key, scope, start)
                 if home is not None:
                     spans = groups.get((key, home))
