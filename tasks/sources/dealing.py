@@ -14,6 +14,10 @@ from tasks.sources.parsing import compiles
 
 SPLITS = ("train", "valid", "budget", "test")
 
+LARGE = 40_000
+"""Bytes from which a module is read after all smaller ones: these are an eighth of the modules, but more than half of the bytes
+to parse, and at most ``per_module`` functions are taken of each."""
+
 PERMUTATIONS = 64
 BANDS, ROWS = 16, 4
 """A pair of Jaccard similarity 0.8 shares a band with probability 1 - (1 - 0.8^4)^16 > 0.999; at 0.7 it is 0.987."""
@@ -65,7 +69,7 @@ def deal(
 ) -> dict[str, list[Function]]:
     """Distinct functions for each split; a module's functions go to one split alone.
 
-    Modules are read in a random order until every split is full; each goes to the split that is least full for its size,
+    Modules are read in a random order, large ones last, until every split is full; each goes to the split that is least full for its size,
     so that all splits are alike. At most ``per_module`` functions of a module are taken, so that none dominates.
 
     Args:
@@ -80,7 +84,7 @@ def deal(
     """
     dealt: dict[str, list[Function]] = {split: [] for split in sizes}
     novelty = Novelty()
-    for position in rng.permutation(len(modules)):
+    for position in sorted(rng.permutation(len(modules)).tolist(), key=lambda p: modules[p].size >= LARGE):
         wanting = [split for split in sizes if len(dealt[split]) < sizes[split]]
         if not wanting:
             break

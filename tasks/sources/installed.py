@@ -51,9 +51,6 @@ DISTRIBUTIONS: tuple[str, ...] = (
 SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "_vendor", "vendor", "_vendored_packages", "extern"})
 """Folders whose code is tests or somebody else's copy."""
 
-MOST_BYTES = 60_000
-"""Larger files are passed over: 7 % of the modules and two fifths of the bytes, of which few functions would be taken."""
-
 TOKEN = re.compile(r"[A-Za-z_]\w*|\d+|\S")
 
 
@@ -64,10 +61,17 @@ def lexical_tokens(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One source file. ``name`` is dotted (``torch.nn.modules.linear``), ``package`` its first part."""
+    """One source file.
+
+    Attributes:
+        name: dotted (``torch.nn.modules.linear``).
+        path: the file.
+        size: its bytes, as its distribution recorded them (0 where it did not).
+    """
 
     name: str
     path: Path
+    size: int = 0
 
     @property
     def package(self) -> str:
@@ -123,34 +127,33 @@ def modules(distributions: tuple[str, ...] = DISTRIBUTIONS) -> list[Module]:
     for name in distributions:
         distribution = _distribution(name)
         root = Path(str(distribution.locate_file("")))
-        for file in _recorded(distribution, name):
+        for file, size in _recorded(distribution, name):
             parts = file.split("/")
             if not file.endswith(".py") or parts[0].startswith(".") or not SKIPPED_FOLDERS.isdisjoint(parts):
                 continue
             if parts[-1].startswith("test_") or parts[-1] == "conftest.py":
                 continue
             dotted = ".".join(parts).removesuffix(".py").removesuffix(".__init__")
-            found[dotted] = Module(dotted, root / file)
+            found[dotted] = Module(dotted, root / file, size)
     return [found[name] for name in sorted(found)]
 
 
-def _recorded(distribution: importlib.metadata.Distribution, name: str) -> list[str]:
+def _recorded(distribution: importlib.metadata.Distribution, name: str) -> list[tuple[str, int]]:
     # Read directly: Distribution.files makes a path object of every row, which costs seconds for 30,000 files.
     record = distribution.read_text("RECORD")
     if record is None:
         raise DataError(f"distribution {name!r} has no RECORD of its files; install it again with pip")
-    return [row[0] for row in csv.reader(record.splitlines()) if row]
+    rows = [row for row in csv.reader(record.splitlines()) if row]
+    return [(row[0], int(row[2]) if len(row) > 2 and row[2].isdecimal() else 0) for row in rows]
 
 
 def functions(module: Module) -> list[Function]:
     """The module's functions and methods in source order; those inside other functions are left out.
 
-    A file that is over :data:`MOST_BYTES`, cannot be read or does not parse with this Python gives none; which files do is
+    A file that cannot be read or does not parse with this Python gives none; which files do is
     part of the data's digest.
     """
     try:
-        if module.path.stat().st_size > MOST_BYTES:
-            return []
         source = module.path.read_text(encoding="utf-8")
         tree = parse(source)
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
