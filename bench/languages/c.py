@@ -83,10 +83,14 @@ class _CWalk(BraceWalk):
         self.push([child for child in node.named_children if child != declarator], scope)
 
     def function_definition(self, node: Node, scope: Scope) -> None:
-        inner = Scope(scope)
-        is_first = self.open_function(inner)
         declarator = node.child_by_field_name("declarator")
         body = node.child_by_field_name("body")
+        if scope.function is not None and declarator is not None and declarator.type == "parenthesized_declarator":
+            # ``FOREACH(x) { … }`` inside a function only looks like a definition: x is used, and the body is a block.
+            self.push(node.named_children, scope)
+            return
+        inner = Scope(scope)
+        is_first = self.open_function(inner)
         if body is not None:
             self.body(body, inner) if body.type == "compound_statement" else self.later(body, inner)
         self.push([child for child in node.named_children if child not in (declarator, body)], inner)

@@ -182,6 +182,8 @@ class Program:
         """
         if not self.language.is_identifier(new):
             raise RenameRefused(f"{new!r} is not an identifier of {self.language.name}")
+        if new.startswith("__"):
+            raise RenameRefused(f"{new!r} is reserved, or mangled in classes")
         if new == name.text:
             raise RenameRefused(f"{new!r} is the name already")
         analysis = self._analysis
