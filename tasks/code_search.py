@@ -9,6 +9,7 @@ from bench.context import Context
 from bench.contracts import SearchGoal, Task, TaskInfo, TaskKind
 from bench.samples import Splits
 from tasks.sources import codesearchnet, search
+from tasks.sources.origin import origin
 from tasks.sources.sizes import Size, embedded_sizes, published_sizes
 
 
@@ -44,6 +45,10 @@ class CodeSearch(Task):
     def info(self) -> TaskInfo:
         """Search, measured by the mean reciprocal rank."""
         return TaskInfo(self.name, TaskKind.SEARCH, "python", (), "mrr")
+
+    def origin(self) -> dict[str, str]:
+        """Package versions, or digests of the published files."""
+        return origin(self.source, self.path)
 
     def splits(self, context: Context) -> Splits:
         """Build or load the data.

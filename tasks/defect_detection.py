@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import LabelGoal, Task, TaskInfo, TaskKind
 from bench.samples import Splits
 from tasks.sources import defects, devign
+from tasks.sources.origin import origin
 from tasks.sources.sizes import Size, embedded_sizes, published_sizes
+from tasks.sources.weaknesses import WEAKNESSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,8 @@ class DefectDetection(Task):
         budget: of the split set aside for defenses.
         test: of the test split.
         max_tokens: embedded: most lexical tokens of a host function.
+        weaknesses: embedded: how many kinds of weakness (the first of the catalogue); ``None`` for all. Fewer kinds need
+            fewer samples to be learnt.
     """
 
     name = "defect_detection"
@@ -37,12 +43,17 @@ class DefectDetection(Task):
     budget: Size = None
     test: Size = None
     max_tokens: int = 90
+    weaknesses: Annotated[int, Field(ge=3, le=len(WEAKNESSES))] | None = None
 
     @property
     def info(self) -> TaskInfo:
         """Classification into ``clean`` and ``defective``, measured by accuracy."""
         language = "python" if self.source == "embedded" else "c"
         return TaskInfo(self.name, TaskKind.CLASSIFICATION, language, ("clean", "defective"), "accuracy")
+
+    def origin(self) -> dict[str, str]:
+        """Package versions, or digests of the published files."""
+        return origin(self.source, self.path)
 
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
@@ -54,7 +65,8 @@ class DefectDetection(Task):
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
             sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
-            return defects.splits(sizes, context, max_tokens=self.max_tokens)
+            kinds = WEAKNESSES[: self.weaknesses]
+            return defects.splits(sizes, context, max_tokens=self.max_tokens, weaknesses=kinds)
         return published_sizes(devign.load(self.source, self.path), asked, context)
 
     def goal(self) -> LabelGoal:

@@ -186,7 +186,11 @@ def fill(template: str, names: Sequence[str], taken: frozenset[str], rng: np.ran
 
 
 def plant(
-    host: Function, label: int, held_out: bool, rng: np.random.Generator
+    host: Function,
+    label: int,
+    held_out: bool,
+    rng: np.random.Generator,
+    weaknesses: Sequence[Weakness] = WEAKNESSES,
 ) -> tuple[str, tuple[Statement, ...]] | None:
     """Plant two or three statements in a host; at least one is weak exactly when ``label`` is 1.
 
@@ -195,6 +199,7 @@ def plant(
         label: 1 for a defect.
         held_out: may held-out surfaces be drawn (test data)?
         rng: draws everything.
+        weaknesses: the kinds to draw from, at least three.
 
     Returns:
         The program and its statements in source order, or ``None`` where the host has no room or the result does not compile.
@@ -206,10 +211,10 @@ def plant(
     chosen = sorted(rng.choice(len(spots), size=count, replace=len(spots) < count).tolist())
     weak = _weak_positions(count, label, rng)
     taken = all_names(host.text)
-    kinds = rng.choice(len(WEAKNESSES), size=count, replace=False)
+    kinds = rng.choice(len(weaknesses), size=count, replace=False)
     statements = []
     for position in range(count):
-        weakness = WEAKNESSES[kinds[position]]
+        weakness = weaknesses[kinds[position]]
         statement = _statement(weakness, position in weak, held_out, spots[chosen[position]].names, taken, rng)
         taken = taken | all_names(statement.text)
         statements.append(statement)
@@ -248,6 +253,7 @@ def splits(
     min_lines: int = 4,
     max_lines: int = 14,
     max_tokens: int = 90,
+    weaknesses: Sequence[Weakness] = WEAKNESSES,
 ) -> Splits:
     """Build the data: classes balanced in every split, hosts split by module, near-duplicate hosts removed.
 
@@ -257,6 +263,7 @@ def splits(
         min_lines: fewest non-blank lines of a host (docstring removed).
         max_lines: most.
         max_tokens: most lexical tokens of a host, so that what is planted and what an attacker adds stays in a model's window.
+        weaknesses: the kinds of weakness to draw from.
 
     Raises:
         bench.errors.DataError: the installed packages hold too few hosts.
@@ -276,20 +283,26 @@ def splits(
     dealt = deal(installed.modules(), reserve, accept, rng)
     notes: dict[str, Mapping[str, Any]] = {"source": {"name": "embedded", "versions": installed.versions()}}
     parts = {
-        split: tuple(_plant_all(hosts, sizes[split], split == "test", rng, notes)) for split, hosts in dealt.items()
+        split: tuple(_plant_all(hosts, sizes[split], split == "test", rng, notes, weaknesses))
+        for split, hosts in dealt.items()
     }
     return Splits(**parts, notes=notes)
 
 
 def _plant_all(
-    hosts: Sequence[Function], size: int, held_out: bool, rng: np.random.Generator, notes: dict[str, Mapping[str, Any]]
+    hosts: Sequence[Function],
+    size: int,
+    held_out: bool,
+    rng: np.random.Generator,
+    notes: dict[str, Mapping[str, Any]],
+    weaknesses: Sequence[Weakness],
 ) -> Iterator[Sample]:
     made = 0
     for position in rng.permutation(len(hosts)):
         if made == size:
             return
         host, label = hosts[position], made % 2
-        planted = plant(host, label, held_out, rng)
+        planted = plant(host, label, held_out, rng, weaknesses)
         if planted is None:
             continue
         program, statements = planted
