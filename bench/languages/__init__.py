@@ -48,7 +48,7 @@ def get(name: str) -> Language:
     return cast(Language, getattr(import_module(f"{__name__}.{name}"), _CLASSES[name])())
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)
 def parse(language: str, text: str) -> Program:
     """Parse a program; the last few hundred are remembered.
 

@@ -80,7 +80,7 @@ class _JavaWalk(BraceWalk):
 
     def lambda_expression(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
-        inner.function = inner
+        inner.is_function = True
         parameters = node.child_by_field_name("parameters")
         self.later(node.child_by_field_name("body"), inner)
         if parameters is None:
@@ -166,7 +166,7 @@ class _JavaWalk(BraceWalk):
 
     def class_body(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope, members=True)
-        inner.function = inner
+        inner.is_function = True
         parent = node.parent
         if parent is not None and (
             parent.type in ("object_creation_expression", "enum_constant")
@@ -196,7 +196,7 @@ class _JavaWalk(BraceWalk):
 
     def enum_body(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope, members=True)
-        inner.function = inner
+        inner.is_function = True
         self.push(node.named_children, inner)
 
     # -------------------------------------------------------------------------------------------------------------- finish

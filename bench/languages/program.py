@@ -372,7 +372,7 @@ class Walk(ABC):
 
     def open_function(self, scope: Scope) -> bool:
         """Make ``scope`` a function's; returns whether it is the first function."""
-        scope.function = scope
+        scope.is_function = True
         if self.function is None:
             self.function = scope
             scope.inner = True

@@ -242,7 +242,7 @@ class _PythonWalk(Walk):
 
     def lambda_expression(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
-        inner.function = inner
+        inner.is_function = True
         self.later(node.child_by_field_name("body"), inner)
         parameters = node.child_by_field_name("parameters")
         if parameters is not None:
@@ -276,7 +276,7 @@ class _PythonWalk(Walk):
 
     def class_definition(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope, hidden=True)
-        inner.function = inner
+        inner.is_function = True
         name = node.child_by_field_name("name")
         if name is not None:
             self.bind(name, scope)

@@ -50,9 +50,11 @@ class Scope:
         fixed: keys bound here that must keep their names (imports, members of a class).
         elsewhere: keys that this scope declares to be the program's own (Python ``global``).
         inner: inside the first function.
+        members: its names are members of a class, or of nothing.
+        is_function: it begins a function, a lambda or a class body.
     """
 
-    __slots__ = ("bound", "elsewhere", "fixed", "function", "hidden", "inner", "members", "parent")
+    __slots__ = ("_around", "bound", "elsewhere", "fixed", "hidden", "inner", "is_function", "members", "parent")
 
     def __init__(self, parent: Scope | None, *, hidden: bool = False, members: bool = False) -> None:
         self.parent = parent
@@ -62,7 +64,13 @@ class Scope:
         self.fixed: AbstractSet[str] = _NONE
         self.elsewhere: AbstractSet[str] = _NONE
         self.inner: bool = parent.inner if parent else False
-        self.function: Scope | None = parent.function if parent else None
+        self.is_function = False
+        self._around: Scope | None = parent.function if parent else None
+
+    @property
+    def function(self) -> Scope | None:
+        """The function, lambda or class body that this scope belongs to (computed: no reference to itself is kept)."""
+        return self if self.is_function else self._around
 
     def fix(self, keys: Iterable[str]) -> None:
         """Keys bound here that must keep their names."""
