@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import tree_sitter
 
@@ -40,8 +40,7 @@ class Leaf:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Boundary:
+class Boundary(NamedTuple):
     """A place in the first function's body where a statement can be inserted.
 
     Attributes:
@@ -410,8 +409,8 @@ class Walk(ABC):
                 found.append(name)
             else:
                 parameters.append((order, name))
-        parameters.sort(key=lambda pair: pair[0])
-        found.sort(key=lambda name: name.spans[0])
+        parameters.sort()
+        found.sort(key=_first_place)
         return Analysis(
             table,
             function,
@@ -426,6 +425,10 @@ class Walk(ABC):
         """Is there nothing but white space before ``position`` on its line?"""
         line = self.data[self.data.rfind(b"\n", 0, position) + 1 : position]
         return not line or line.isspace()
+
+
+def _first_place(name: Name) -> tuple[int, int]:
+    return name.spans[0]
 
 
 def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[int, Any]:

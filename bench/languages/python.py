@@ -25,6 +25,7 @@ _REFLECTIVE = frozenset(
 )
 """Names by which a program reads its own names: with one of them in use no rename is known to be safe."""
 
+_REFLECTIVE_BYTES = tuple(word.encode() for word in sorted(_REFLECTIVE - {"execfile"}))  # "exec" finds it too
 _REFLECTIVE_ATTRIBUTES = _REFLECTIVE - {"dir", "vars", "eval"}  # as attributes these are other things
 
 _IDENTIFIER = kind_of(_GRAMMAR, "identifier")
@@ -44,6 +45,7 @@ class _PythonWalk(Walk):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
+        self.reflects = any(word in self.data for word in _REFLECTIVE_BYTES)
         self.keywords: list[tuple[str, str]] = []  # (keyword argument, name of what is called or "")
         self.called: set[int] = set()  # where a name is written as what is called
         self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)
@@ -297,37 +299,36 @@ class _PythonWalk(Walk):
 
     def call(self, node: Node, scope: Scope) -> None:
         children = node.named_children
-        callee = ""
         function = children[0]
-        kind = function.kind_id
-        if kind == _IDENTIFIER:
-            callee = self.text(function)
+        if function.kind_id == _IDENTIFIER:
             self.called.add(function.start_byte)
-            self.identifier(function, scope)
-        else:
-            if kind == _ATTRIBUTE:
-                callee = self.text(function.named_children[-1])
-            self.stack.append((function, scope))
         for arguments in children[1:]:
             if arguments.kind_id == _ARGUMENT_LIST:
-                self.arguments(arguments, callee, scope)
+                self.arguments(arguments, function, scope)
             else:
                 self.stack.append((arguments, scope))
+        self.push([function], scope)
 
-    def arguments(self, node: Node, callee: str, scope: Scope) -> None:
+    def arguments(self, node: Node, function: Node, scope: Scope) -> None:
         """The arguments of a call; a keyword's name is remembered, not used."""
+        plain: list[Node] = []
         for child in node.named_children:
             kind = child.kind_id
-            if kind == _IDENTIFIER:
-                self.identifier(child, scope)
-            elif kind == _KEYWORD_ARGUMENT:
+            if kind == _KEYWORD_ARGUMENT:
                 parts = child.named_children
-                self.keywords.append((self.text(parts[0]), callee))
-                self.push(parts[1:], scope)
-            elif kind not in self.leaves:
+                self.keywords.append((self.text(parts[0]), self.callee(function)))
+                plain += parts[1:]
+            else:
                 if kind == _DICTIONARY_SPLAT:
-                    self.keywords.append(("**", callee))
-                self.stack.append((child, scope))
+                    self.keywords.append(("**", self.callee(function)))
+                plain.append(child)
+        self.push(plain, scope)
+
+    def callee(self, function: Node) -> str:
+        """The last name of what is called, or nothing."""
+        if function.kind_id == _ATTRIBUTE:
+            function = function.named_children[-1]
+        return self.text(function) if function.kind_id == _IDENTIFIER else ""
 
     def keyword_argument(self, node: Node, scope: Scope) -> None:
         """One outside a call (a class's keyword): its name is nobody's."""
@@ -335,7 +336,7 @@ class _PythonWalk(Walk):
 
     def attribute(self, node: Node, scope: Scope) -> None:
         children = node.named_children
-        if self.text(children[-1]) in _REFLECTIVE_ATTRIBUTES:
+        if self.reflects and self.text(children[-1]) in _REFLECTIVE_ATTRIBUTES:
             self.table.opaque = "the program inspects its own names"
         self.push(children[:-1], scope)
 
@@ -369,10 +370,10 @@ class _PythonWalk(Walk):
 
     def finish(self) -> None:
         table = self.table
-        words = set(table.words())
-        if not words.isdisjoint(_REFLECTIVE):
+        if self.reflects and not _REFLECTIVE.isdisjoint(table.words()):
             table.opaque = "the program inspects its own names"
         if b"__" in self.data or self.ascii_text is None:
+            words = set(table.words())
             # Names with two leading underscores are special or mangled; others than ASCII are normalised by Python.
             table.frozen.update(key for key in words if key.startswith("__") or not key.isascii())
         if self.keywords:
@@ -406,7 +407,8 @@ class _PythonWalk(Walk):
     def boundary_list(self) -> list[Boundary]:
         """Before every statement that starts a line of its own, and before a body on its header's line."""
         found: list[Boundary] = []
-        continued = b"\\" in self.data
+        data = self.data
+        continued = b"\\" in data
         for number, (block, children) in enumerate(self.blocks):
             statements = [c for c in children if c.kind_id not in _NOT_STATEMENTS]
             if number == 0 and statements and _is_docstring(statements[0]):
@@ -416,16 +418,18 @@ class _PythonWalk(Walk):
                     continue  # nothing can follow on the line of the header
                 if not statements:
                     found.append(Boundary(end, end, "after", start))
+            margin = b""  # line end and indent of the block, once known: what stands before most of its statements
             for position, statement in enumerate(statements):
                 start = statement.start_byte
-                if self.begins_line(start):
-                    if not continued or not _CONTINUED.search(self.data, 0, start):
+                if (margin and data[start - len(margin) : start] == margin) or self.begins_line(start):
+                    if not continued or not _CONTINUED.search(data, 0, start):
                         found.append(Boundary(start, start, "line", start))
+                        margin = margin or data[data.rfind(b"\n", 0, start) : start]
                 elif position == 0 and (owner := block.parent) is not None:
-                    head = len(self.data[:start].rstrip(b" \t"))
-                    if self.data[head - 1 : head] == b":":
+                    head = len(data[:start].rstrip(b" \t"))
+                    if data[head - 1 : head] == b":":
                         found.append(Boundary(head, start, "header", owner.start_byte))
-        found.sort(key=lambda boundary: boundary.start)
+        found.sort()
         return found
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Place = tuple[int, int, "Scope"]
 """Start byte, end byte and scope of one written key."""
@@ -22,8 +21,7 @@ class RenameRefused(ValueError):
     """A rename that is illegal or might change what the program does; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """A renameable name with all its places.
 
     Attributes:
