@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import LabelGoal, Task, TaskInfo, TaskKind
@@ -24,9 +26,12 @@ class CloneDetection(Task):
         budget: of the split set aside for defenses.
         test: of the test split.
         max_tokens: embedded: most lexical tokens of a function.
+        near_misses: embedded: share of near misses (a function and a rewrite of its mutant) among the pairs that are no clones;
+            the others are look-alikes of one package.
     """
 
     name = "clone_detection"
+    version = 2
     summary = "two programs, clones or not"
     paper = "CodeXGLUE (Lu et al., NeurIPS 2021 Datasets); BigCloneBench (Svajlenko et al., ICSME 2014)"
 
@@ -37,6 +42,7 @@ class CloneDetection(Task):
     budget: Size = None
     test: Size = None
     max_tokens: int = 90
+    near_misses: Annotated[float, Field(ge=0, le=1)] = clones.NEAR_MISSES
 
     @property
     def info(self) -> TaskInfo:
@@ -54,7 +60,7 @@ class CloneDetection(Task):
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
             sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
-            return clones.splits(sizes, context, max_tokens=self.max_tokens)
+            return clones.splits(sizes, context, max_tokens=self.max_tokens, near_misses=self.near_misses)
         return published_sizes(bigclonebench.load(self.path), asked, context)
 
     def goal(self) -> LabelGoal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from typing import Any
 
@@ -209,14 +210,20 @@ def test_a_function_that_sees_its_own_names_is_never_rewritten(text: str) -> Non
     assert rewrite(text, np.random.default_rng(0)) is None
 
 
-def test_renaming_changes_locals_and_the_function_with_its_recursion_but_no_parameter() -> None:
+def test_renaming_changes_the_function_with_its_recursion_parameters_and_locals() -> None:
     text = "def fact(n):\n    if n == 0:\n        return 1\n    rest = fact(n - 1)\n    return n * rest\n"
     other, done = rename(text, np.random.default_rng(0))
-    assert done == ("rename_function", "rename_locals")
-    assert "fact" not in other
-    assert "rest" not in other
-    assert "(n)" in other
+    assert done == ("rename_function", "rename_parameters", "rename_locals")
+    assert not {"fact", "n", "rest"} & set(re.findall(r"\w+", other))
     assert outcome(other, (5,)) == ("value", 120)
+
+
+def test_receivers_and_parameters_that_are_passed_by_name_keep_their_names() -> None:
+    text = "def f(self, a, b):\n    return self if a else f(self, 1, b=b)\n"
+    other, done = rename(text, np.random.default_rng(0))
+    assert done == ("rename_function", "rename_parameters")
+    assert {"self", "b"} < set(re.findall(r"\w+", other))
+    assert not {"f", "a"} & set(re.findall(r"\w+", other))
 
 
 def in_function(body: str) -> str:

@@ -19,7 +19,7 @@ from bench.samples import Sample, Splits
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
-from tasks.sources.clones import shape
+from tasks.sources.clones import overlap, shape
 from tasks.sources.dealing import Novelty, deal, jaccard, shingles
 from tasks.sources.defects import fill, places, plant
 from tasks.sources.installed import DISTRIBUTIONS, Function, lexical_tokens, modules, versions
@@ -274,18 +274,71 @@ def test_planting_leaves_the_host_as_it_was_around_the_statements() -> None:
 # --------------------------------------------------------------------------------------------------- clone detection
 
 
-def test_clones_are_rewrites_and_the_others_look_alike_but_differ() -> None:
+def test_clones_are_rewrites_near_misses_differ_by_a_mutation_and_neighbours_by_their_function() -> None:
     splits = built("clone_detection")
-    kinds: Counter[str] = Counter()
+    rewrites: Counter[str] = Counter()
+    for part in splits.parts().values():
+        kinds = Counter(splits.notes[sample.id]["pair"] for sample in part)
+        assert kinds["clone"] == len(part) // 2
+        assert abs(kinds["near_miss"] - kinds["neighbour"]) <= 1
+        assert kinds.total() == len(part)
     for sample in samples(splits):
-        first, second = splits.notes[sample.id]["functions"]
-        assert first == second or sample.label == 0
-        assert len(splits.notes[sample.id]["rewrites"]) >= 3
-        kinds.update(splits.notes[sample.id]["rewrites"])
-        assert sample.programs[0] != sample.programs[1]
-        if sample.label == 0:
+        note = splits.notes[sample.id]
+        first, second = note["functions"]
+        assert sample.label == int(note["pair"] == "clone")
+        assert (first == second) == (note["pair"] != "neighbour")
+        assert first.partition(".")[0] == second.partition(".")[0]
+        mutations = note["mutations"]
+        if note["pair"] == "clone":
+            assert mutations[0] == mutations[1]
+        elif note["pair"] == "near_miss":
+            assert sorted(map(len, mutations))[0] == 0 < max(map(len, mutations)) <= 2
+        else:
             assert shape(sample.programs[0]) != shape(sample.programs[1])
-    assert len(kinds) >= 8
+        assert "rename_function" in note["rewrites"]
+        assert len(note["rewrites"]) >= 3
+        rewrites.update(note["rewrites"])
+    assert len(rewrites) >= 10
+
+
+def test_originals_and_mutants_stand_on_both_sides_of_all_kinds_of_pair() -> None:
+    splits = built("clone_detection")
+    seen = {
+        (note["pair"], side, bool(note["mutations"][side]))
+        for note in (splits.notes[sample.id] for sample in splits.train)
+        for side in (0, 1)
+    }
+    assert len(seen) == 3 * 2 * 2
+
+
+@pytest.mark.parametrize(("share", "kind"), [(1.0, "near_miss"), (0.0, "neighbour")])
+def test_the_share_of_near_misses_is_what_was_asked_for(share: float, kind: str) -> None:
+    task = CloneDetection(train=400, valid=0, budget=0, test=0, near_misses=share)
+    splits = task.splits(Context({"data": 0}, Path("unused")))
+    kinds = Counter(splits.notes[sample.id]["pair"] for sample in splits.train)
+    assert kinds["clone"] == 200
+    # A function that is alone in its package has no neighbour; a near miss takes the place.
+    assert kinds[kind] >= (200 if kind == "near_miss" else 190)
+
+
+def test_neither_overlap_nor_length_of_the_two_programs_tells_a_clone() -> None:
+    task = CloneDetection(train=1200, valid=0, budget=0, test=0)
+    splits = task.splits(Context({"data": 0}, Path("unused")))
+    labels = [s.label for s in splits.train]
+    lengths = [[len(lexical_tokens(p)) for p in s.programs] for s in splits.train]
+    # An AUC of 0.5 is chance; its standard error is about 0.017 here. A bag of tokens told 99 % of version 1's pairs.
+    bounds = (
+        ([overlap(*s.programs) for s in splits.train], 0.35, 0.75),
+        ([second - first for first, second in lengths], 0.4, 0.6),
+        ([abs(second - first) for first, second in lengths], 0.35, 0.65),
+        ([first for first, _ in lengths], 0.43, 0.57),
+        ([second for _, second in lengths], 0.43, 0.57),
+    )
+    for measure, low, high in bounds:
+        assert low < roc_auc_score(labels, measure) < high
+    # Near misses alone: nothing to see at all for who counts tokens.
+    near = [i for i, s in enumerate(splits.train) if splits.notes[s.id]["pair"] != "neighbour"]
+    assert roc_auc_score([labels[i] for i in near], [bounds[0][0][i] for i in near]) < 0.6
 
 
 def test_both_programs_of_a_pair_come_from_one_printer_whatever_the_label() -> None:

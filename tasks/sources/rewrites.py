@@ -157,13 +157,14 @@ def _put(block: Block, statement: ast.stmt, *new: ast.stmt) -> None:
     block[index : index + 1] = new
 
 
-class _Swap(ast.NodeTransformer):
-    """Replaces one expression, found by identity."""
+class Swap(ast.NodeTransformer):
+    """Replaces one expression of a tree, found by identity: ``Swap(old, new).visit(tree)``."""
 
     def __init__(self, old: ast.expr, new: ast.expr) -> None:
         self.old, self.new = old, new
 
     def visit(self, node: ast.AST) -> ast.AST:
+        """The replacement for the old expression; everything else as it is."""
         return self.new if node is self.old else self.generic_visit(node)
 
 
@@ -533,7 +534,7 @@ def format_from_fstring(scope: Scope, rng: np.random.Generator) -> list[Change]:
                 assert isinstance(part, ast.Constant)
                 template += str(part.value).replace("{", "{{").replace("}", "}}")
         method = ast.Attribute(value=ast.Constant(value=template), attr="format", ctx=ast.Load())
-        _Swap(node, ast.Call(func=method, args=arguments, keywords=[])).visit(scope.module)
+        Swap(node, ast.Call(func=method, args=arguments, keywords=[])).visit(scope.module)
 
     specifications = {
         id(n.format_spec) for n in ast.walk(scope.function) if isinstance(n, ast.FormattedValue) and n.format_spec
@@ -626,7 +627,7 @@ def split_chain(scope: Scope, rng: np.random.Generator) -> list[Change]:
         middle = node.comparators[0]
         left = ast.Compare(left=node.left, ops=[node.ops[0]], comparators=[middle])
         right = ast.Compare(left=middle, ops=[node.ops[1]], comparators=[node.comparators[1]])
-        _Swap(node, ast.BoolOp(op=ast.And(), values=[left, right])).visit(scope.module)
+        Swap(node, ast.BoolOp(op=ast.And(), values=[left, right])).visit(scope.module)
 
     return [
         partial(change, n)
@@ -656,6 +657,9 @@ REWRITES: Mapping[str, tuple[type[ast.AST], Callable[[Scope, np.random.Generator
 }
 """Rewrites of the syntax tree by name, each with a kind of node without which it has no place. Renaming, on the printed text, comes
 on top: :func:`rename`."""
+
+EVERYWHERE = frozenset({"invert_if", "flip_comparison", "name_result"})
+"""Rewrites that are applied at all their places at once: no place disturbs another."""
 
 INVERSES = (
     {"unnest_else", "nest_else"},
@@ -687,13 +691,14 @@ NOUNS = tuple(
 
 
 def rename(text: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
-    """Rename the function, and every local variable that :mod:`bench.languages` can rename safely, to new names.
+    """Rename the function, its parameters, and every local variable that :mod:`bench.languages` can rename safely.
 
-    Two programs with one name would be clones for anyone who reads the first line; so the function's own name changes, with the
-    calls to itself. Callers elsewhere are no part of a sample.
+    Two programs with one name, or with the same parameters, would be clones for anyone who reads the first line; so these
+    change too, with the function's calls to itself. Callers elsewhere, who may name a parameter, are no part of a sample.
+    ``self`` and ``cls`` keep their names.
 
     Returns:
-        the text and which of ``rename_function`` and ``rename_locals`` were done.
+        the text and which of ``rename_function``, ``rename_parameters`` and ``rename_locals`` were done.
     """
     program = languages.parse("python", text)
     taken = set(all_names(text))
@@ -705,9 +710,12 @@ def rename(text: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
         done += ["rename_function"] * bool(edits)
     free = [word for word in WORD_POOL if word not in taken]
     order = [free[i] for i in rng.permutation(len(free)).tolist()]
-    local = [edit for old, new in zip(program.locals, order, strict=False) for edit in _renamed(program, old, new)]
-    done += ["rename_locals"] * bool(local)
-    return apply_edits(text, edits + local), tuple(done)
+    parameters = [name for name in program.parameters if name.text not in ("self", "cls")]
+    for kind, olds in (("rename_parameters", parameters), ("rename_locals", program.locals)):
+        new = [edit for old in olds if order for edit in _renamed(program, old, order.pop())]
+        done += [kind] * bool(new)
+        edits += new
+    return apply_edits(text, edits), tuple(done)
 
 
 def _renamed(program: Program, old: Name, new: str) -> tuple[Edit, ...]:
@@ -717,7 +725,17 @@ def _renamed(program: Program, old: Name, new: str) -> tuple[Edit, ...]:
         return ()
 
 
-def rewrite(text: str, rng: np.random.Generator, most: int = 5) -> tuple[str, str, tuple[str, ...]] | None:
+def plain_print(text: str) -> str:
+    """A function as this module's printer writes it, without any change.
+
+    Raises:
+        SyntaxError: the text does not parse.
+        ValueError: it cannot be printed.
+    """
+    return ast.unparse(parse(text)) + "\n"
+
+
+def rewrite(text: str, rng: np.random.Generator, most: int = 8) -> tuple[str, str, tuple[str, ...]] | None:
     """Print a function plainly, and print a behaviour-preserving rewrite of it.
 
     Both texts come from one printer (:func:`ast.unparse`), so that layout and comments tell nothing.
@@ -725,7 +743,7 @@ def rewrite(text: str, rng: np.random.Generator, most: int = 5) -> tuple[str, st
     Args:
         text: one function.
         rng: draws which rewrites are composed, their order and places.
-        most: at most so many rewrites of the tree; renaming locals comes on top where there are any.
+        most: at most so many kinds of rewrite of the tree; renaming comes on top.
 
     Returns:
         the plain print, the rewrite and the names of the rewrites in their order; ``None`` where the function must not be
@@ -745,7 +763,7 @@ def rewrite(text: str, rng: np.random.Generator, most: int = 5) -> tuple[str, st
 
 
 def _change(scope: Scope, rng: np.random.Generator, most: int) -> list[str]:
-    """Apply up to ``most`` rewrites, each at one place, in a random order; returns their names."""
+    """Apply up to ``most`` rewrites, at one place or (:data:`EVERYWHERE`) at all, in a random order; returns their names."""
     done: list[str] = []
     names = list(REWRITES)
     for position in rng.permutation(len(names)).tolist():
@@ -756,6 +774,7 @@ def _change(scope: Scope, rng: np.random.Generator, most: int) -> list[str]:
             continue
         changes = places(scope, rng)
         if changes:
-            changes[rng.integers(len(changes))]()
+            for change in changes if name in EVERYWHERE else [changes[rng.integers(len(changes))]]:
+                change()
             done.append(name)
     return done
