@@ -44,7 +44,7 @@ def write_suite(folder: Path, **changes: Any) -> Path:
 def command(*arguments: str | Path, folder: Path) -> list[str]:
     """The command line, with store and results in the test's folder."""
     places: list[str] = []
-    if arguments[0] != "board" and "--store" not in arguments:
+    if arguments[0] not in ("board", "check") and "--store" not in arguments:
         places += ["--store", str(folder / "store")]
     if arguments[0] in ("run", "board", "cell"):
         places += ["--results", str(folder / "results")]

@@ -15,16 +15,14 @@ import pytest
 from bench.records import Record, Status
 from bench.results import ResultsFolder
 from bench.store import Store
-from tests.engine import ATTACK, command, run, write_suite
+from tests.engine import ATTACK, PLUGINS, command, run, write_suite
 
 DEFENSES = ["none", "spectral_signatures", "fine_tuning[clean=20,epochs=1]", "onion[clean=20]"]
 
 
 def records(folder: Path) -> dict[str, Record]:
-    return {
-        f"{r.coordinates.attack}/{r.coordinates.defense.partition('[')[0]}": r
-        for r in ResultsFolder(folder / "results" / "toy").records()
-    }
+    found = ResultsFolder(folder / "results" / "toy").records()
+    return {f"{r.coordinates.attack}/{r.coordinates.defense.partition('[')[0]}": r for r in found}
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -197,7 +195,7 @@ def test_a_stage_past_its_time_is_stopped_and_fails_alone(finished: Path, tmp_pa
     assert "longer than the suite's stage_seconds" in records(tmp_path)["none/sleepy"].reason
 
 
-def started_and_stuck(finished: Path, folder: Path) -> tuple[Path, subprocess.Popen[str]]:
+def started_and_stuck(folder: Path) -> tuple[Path, subprocess.Popen[str]]:
     """A run that waits inside a repair until ``folder/go`` exists; everything before it is published."""
     sleepy = {
         "name": "sleepy",
@@ -218,8 +216,8 @@ def started_and_stuck(finished: Path, folder: Path) -> tuple[Path, subprocess.Po
     return path, process
 
 
-def test_a_run_killed_in_the_middle_is_finished_by_the_next(finished: Path, tmp_path: Path) -> None:
-    path, process = started_and_stuck(finished, tmp_path)
+def test_a_run_killed_in_the_middle_is_finished_by_the_next(tmp_path: Path) -> None:
+    path, process = started_and_stuck(tmp_path)
     before = published(tmp_path)
     assert len(before) >= 2  # data and train
     os.killpg(process.pid, signal.SIGKILL)
@@ -233,8 +231,8 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next(finished: Path, tmp_
     assert list((tmp_path / "store" / "partial").iterdir()) == []
 
 
-def test_ctrl_c_stops_the_workers_says_so_and_loses_nothing(finished: Path, tmp_path: Path) -> None:
-    path, process = started_and_stuck(finished, tmp_path)
+def test_ctrl_c_stops_the_workers_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    _, process = started_and_stuck(tmp_path)
     before = published(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate()
@@ -298,13 +296,38 @@ def test_a_full_disk_is_one_message_and_keeps_what_is_published(
     assert not list((tmp_path / "store" / "failures").iterdir())  # the disk failed, not the method
 
 
+def test_two_runs_on_one_store_at_once_both_end_well_and_agree(tmp_path: Path) -> None:
+    path = write_suite(tmp_path)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    starts = [command("run", path, "-j", "1", folder=tmp_path) for _ in range(2)]
+    starts[1][starts[1].index("--results") + 1] = str(tmp_path / "other")
+    runs = [
+        subprocess.Popen(s, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) for s in starts
+    ]
+    for process in runs:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    one, two = (tmp_path / name / "toy" / "cells" for name in ("results", "other"))
+    assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}
+    assert not (tmp_path / "store" / "conflicts.jsonl").exists()
+
+
+def test_a_third_party_plugin_is_checked_run_in_a_cell_and_shown_on_a_board(tmp_path: Path) -> None:
+    theirs = Path(__file__).parent / "third_party" / "long_identifiers.py"
+    assert run("check", theirs, folder=tmp_path).returncode == 0
+    tasks = [{"name": "toy", "label": "toy", "parameters": {"budget": 100}}]
+    path = write_suite(tmp_path, tasks=tasks, defenses=["none", "long_identifiers"], plugins=[str(PLUGINS), str(theirs)])
+    done = run("run", path, "-j", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path)["dead_code/long_identifiers"].status is Status.OK
+    assert "long_identifiers" in (tmp_path / "results" / "toy" / "board.md").read_text()
+
+
 def test_a_damaged_entry_is_made_again(finished: Path, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(finished / "store", tmp_path / "store")
-    (score,) = {
-        p for p in (tmp_path / "store" / "entries" / "score").glob(f"{records(finished)['none/none'].keys['score']}")
-    }
+    score = tmp_path / "store" / "entries" / "score" / records(finished)["none/none"].keys["score"]
     (score / "outcomes.parquet").write_bytes((score / "outcomes.parquet").read_bytes()[:100])
     done = run("run", write_suite(tmp_path, attacks=["none"]), "-j", "1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
