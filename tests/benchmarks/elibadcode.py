@@ -26,6 +26,7 @@ from defenses.repair.elibadcode.inversion import Search, invert
 from defenses.repair.elibadcode.positions import scan, sites_for
 from defenses.repair.elibadcode.scoring import Site, scorer_for
 from defenses.repair.elibadcode.vocabulary import Vocabulary, allowed_tokens
+from tests.benchmarks import Measure
 
 MOST = 20.0
 SEEDS = 3
@@ -33,7 +34,7 @@ VICTIMS = 30
 TARGET = 0
 
 
-def run() -> list[tuple[str, float, float]]:
+def run() -> list[Measure]:
     """(what, measured ratio, required ratio); medians over seeds."""
     with tempfile.TemporaryDirectory() as folder:
         context = Context({"data": 0, "poison": 0, "model": 0, "training": 0}, Path(folder))
@@ -51,8 +52,8 @@ def run() -> list[tuple[str, float, float]]:
             times.append(plain_seconds / seconds)
             tokens.append(plain_tokens / spent)
     return [
-        ("inversion to the same loss, times faster than plain", statistics.median(times), 5.0),
-        ("inversion to the same loss, times fewer tokens than plain", statistics.median(tokens), 5.0),
+        Measure("inversion to the same loss, times faster than plain", statistics.median(times), at_least=5.0),
+        Measure("inversion to the same loss, times fewer tokens than plain", statistics.median(tokens), at_least=5.0),
     ]
 
 
