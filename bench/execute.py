@@ -23,8 +23,9 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from bench.errors import StoreError
+from bench.jobs import Stage, Workshop
 from bench.plugins import Registry
-from bench.stages import Stage, Workshop, run_stage
+from bench.stages import run_stage
 from bench.store import Store
 
 RETRIES_AFTER_DEATH = 2

@@ -18,9 +18,9 @@ import torch
 
 from bench.contracts import Access, Defense, Plugin, Policy, TaskInfo
 from bench.errors import ConfigError
+from bench.jobs import Stage, goal_json
 from bench.plugins import parameters_of
 from bench.records import Coordinates, PluginUse
-from bench.stages import Stage, goal_json
 from bench.suite import CellPlan, Suite
 
 PACKAGES = (

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from bench.errors import ConfigError, Interrupted, StoreError
 from bench.execute import Event, Report, Run
+from bench.jobs import STAGE_VERSIONS, Stage
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
-from bench.stages import STAGE_VERSIONS, Stage
 from bench.store import Store
 from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
 

@@ -6,17 +6,15 @@ One row an input; everything else (intervals, tests, boards) is derived from the
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from bench import outcomes
 from bench.contracts import LabelGoal, TaskKind
+from bench.jobs import Job, goal_from, read_poisoned
 from bench.records import Coordinates, CostFacts, PluginUse, PoisonFacts, Record, Status
 from bench.store import Entry, write_json
-
-if TYPE_CHECKING:
-    from bench.stages import Job
 
 
 def succeeded(frame: pd.DataFrame, kind: TaskKind, goal: LabelGoal | None) -> pd.Series:
@@ -64,8 +62,6 @@ def _own_cost(job: Job, roles: tuple[str, ...]) -> CostFacts:
 
 
 def _poison_facts(job: Job) -> PoisonFacts | None:
-    from bench.stages import read_poisoned
-
     if "poison" not in job.parents:
         return None
     poisoned = read_poisoned(job.parents["poison"])
@@ -84,8 +80,6 @@ def _poison_facts(job: Job) -> PoisonFacts | None:
 
 def score(job: Job) -> None:
     """Write ``outcomes.parquet``, ``record.json`` and, for a filter, ``filter.parquet``."""
-    from bench.stages import goal_from
-
     kind = TaskKind(job.inputs["info"]["kind"])
     goal = goal_from(job.inputs["goal"])
 

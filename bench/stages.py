@@ -1,22 +1,13 @@
-"""The stages of the pipeline: pure functions from stored parents and a seed to files in a folder.
-
-A stage is described by JSON alone (kind, inputs, parents' keys), so it runs the same in this process, in a worker
-process or on another machine, and its key tells everything that went into it.
-"""
+"""The stages of the pipeline: pure functions from stored parents and a seed to files in a folder."""
 
 from __future__ import annotations
 
 import json
-import logging
 import random
 import resource
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,90 +15,18 @@ import pandas as pd
 import torch
 
 from bench import models, outcomes
-from bench.context import Context, Cost
-from bench.contracts import (
-    Access,
-    Attack,
-    Defense,
-    Filter,
-    Goal,
-    Known,
-    LabelGoal,
-    Policy,
-    Repair,
-    Screen,
-    SearchGoal,
-    Task,
-    TaskInfo,
-    TaskKind,
-    TrainingRule,
-    Verdict,
-)
-from bench.errors import PluginError, StoreError
+from bench.contracts import Attack, Filter, Policy, Repair, Screen, Task, TrainingRule, Verdict
+from bench.errors import PluginError
+from bench.handover import known, training_set
+from bench.jobs import Job, Stage, Workshop, goal_from, load_model, read_poisoned, read_splits, write_samples
 from bench.models.handles import WhiteBox
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
-from bench.plugins import Registry
-from bench.poisoning import Poisoned, poison, training_order
+from bench.poisoning import Poisoned, poison
 from bench.predicting import predictions
-from bench.samples import Sample, Splits, digest_of, input_digest
-from bench.store import Entry, Store, write_json
-
-STAGE_VERSIONS: Mapping[str, int] = {
-    "data": 1,
-    "poison": 1,
-    "train": 1,
-    "filter": 1,
-    "repair": 1,
-    "screen": 1,
-    "predict": 1,
-    "score": 1,
-}
-"""Raised with every change of a stage's behaviour, so that old results are not taken for new ones."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A node of the graph.
-
-    Attributes:
-        kind: one of :data:`STAGE_VERSIONS`.
-        inputs: JSON-ready; with the parents, everything that decides the result.
-        parents: role -> (kind, key) of the results it reads.
-        label: for people; not part of the key.
-        own: True when the stage belongs to one cell's defense, False when cells share it.
-        tokens: a rough upper bound of the tokens through a model, for the cost estimate; not part of the key.
-    """
-
-    kind: str
-    inputs: Mapping[str, Any]
-    parents: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    label: str = ""
-    own: bool = False
-    tokens: int = 0
-
-    @property
-    def key(self) -> str:
-        """sha256 of everything that decides the result."""
-        return digest_of(self.identity())
-
-    def identity(self) -> dict[str, Any]:
-        """What the key is made of, to be read by ``codebackdoorbench why``."""
-        return {
-            "kind": self.kind,
-            "version": STAGE_VERSIONS[self.kind],
-            "inputs": self.inputs,
-            "parents": {role: key for role, (_, key) in sorted(self.parents.items())},
-        }
-
-
-@dataclass
-class Workshop:
-    """What a process needs to run stages: the store, the plugins, and whether to draw progress."""
-
-    store: Store
-    registry: Registry
-    show: bool = False
+from bench.samples import Sample, Splits
+from bench.scoring import score
+from bench.store import Entry, write_json
 
 
 def run_stage(stage: Stage, workshop: Workshop) -> Entry:
@@ -148,106 +67,6 @@ def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
         torch.use_deterministic_algorithms(deterministic)
 
 
-@dataclass
-class Job:
-    """One execution of a stage: its parents' results, and the folder to fill."""
-
-    stage: Stage
-    parents: Mapping[str, Entry]
-    folder: Path
-    workshop: Workshop
-    device: torch.device
-
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """The stage's inputs."""
-        return self.stage.inputs
-
-    def plugin(self, role: str) -> Any:
-        """Build the plugin that stands under ``role`` in the inputs."""
-        use = self.inputs[role]
-        return self.workshop.registry.build(use["family"], use["name"], use["parameters"])
-
-    @property
-    def info(self) -> TaskInfo:
-        """The task's public facts."""
-        value = dict(self.inputs["info"])
-        return TaskInfo(**{**value, "kind": TaskKind(value["kind"]), "labels": tuple(value["labels"])})
-
-    @contextmanager
-    def context(self) -> Iterator[Context]:
-        """A context with the stage's seeds; its costs are written beside the result."""
-        scratch = Path(tempfile.mkdtemp(prefix="codebackdoorbench-"))
-        context = Context(
-            seeds=dict(self.inputs["seeds"]),
-            scratch=scratch,
-            device=self.device,
-            cost=Cost(),
-            show=self.workshop.show,
-            log=logging.getLogger("bench"),
-        )
-        try:
-            yield context
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        cost = context.cost
-        write_json(
-            self.folder / "cost.json",
-            {
-                "forward_tokens": cost.forward_tokens,
-                "backward_tokens": cost.backward_tokens,
-                "forward_passes": cost.forward_passes,
-            },
-        )
-
-
-# ------------------------------------------------------------------------------------------------------- files of stages
-
-
-def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """JSON lines, in order."""
-    with path.open("w", encoding="utf-8") as file:
-        for sample in samples:
-            file.write(json.dumps(sample.to_json(), sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def read_samples(path: Path) -> tuple[Sample, ...]:
-    """Inverse of :func:`write_samples`."""
-    with path.open(encoding="utf-8") as file:
-        return tuple(Sample.from_json(json.loads(line)) for line in file)
-
-
-def read_splits(entry: Entry) -> Splits:
-    """The splits of a data stage."""
-    parts = {name: read_samples(entry.folder / f"{name}.jsonl") for name in ("train", "valid", "budget", "test")}
-    return Splits(**parts, notes=entry.json("notes.json"))
-
-
-def read_poisoned(entry: Entry) -> Poisoned:
-    """The result of a poison stage."""
-    return Poisoned.from_json(entry.json("poisoned.json"))
-
-
-def goal_json(goal: Goal) -> dict[str, Any]:
-    """A goal, JSON-ready."""
-    if isinstance(goal, SearchGoal):
-        return {"word": goal.word}
-    return {"victim": goal.victim, "target": goal.target}
-
-
-def goal_from(value: Mapping[str, Any]) -> Goal:
-    """Inverse of :func:`goal_json`."""
-    return SearchGoal(**value) if "word" in value else LabelGoal(**value)
-
-
-def load_model(entry: Entry, info: TaskInfo, context: Context) -> WhiteBox:
-    """The model of a train or repair stage."""
-    return models.load(entry.folder / "model", info, context.device, context.cost)
-
-
-# ---------------------------------------------------------------------------------------------------------------- stages
-
-
 def _data(job: Job) -> None:
     task = cast(Task, job.plugin("task"))
     with job.context() as context:
@@ -273,73 +92,8 @@ def _poison(job: Job) -> None:
     write_json(job.folder / "poisoned.json", result.to_json())
 
 
-def _training_set(job: Job) -> tuple[Splits, tuple[Sample, ...], Poisoned | None]:
-    splits = read_splits(job.parents["data"])
-    poisoned = read_poisoned(job.parents["poison"]) if "poison" in job.parents else None
-    train = training_order(splits.train) if poisoned is None else poisoned.train
-    if "filter" in job.parents:
-        table = outcomes.read_filter(job.parents["filter"].folder / "filter.parquet")
-        kept = set(table.loc[table["keep"], "id"])
-        train = tuple(s for s in train if s.id in kept)
-    return splits, train, poisoned
-
-
-def clean_samples(budget: Sequence[Sample], count: int, context: Context) -> tuple[Sample, ...]:
-    """``count`` clean samples in a seeded order with classes interleaved, so that every prefix is stratified.
-
-    Raises:
-        PluginError: the budget split is smaller.
-    """
-    if count > len(budget):
-        raise PluginError(
-            f"the defense needs {count} clean samples and the task's budget split has {len(budget)}; raise the task's 'budget' parameter"
-        )
-    order = context.rng("defense", "clean").permutation(len(budget))
-    by_class: dict[int | None, list[Sample]] = {}
-    for index in order:
-        by_class.setdefault(budget[index].label, []).append(budget[index])
-    queues = [by_class[label] for label in sorted(by_class, key=lambda x: (x is None, x))]
-    picked: list[Sample] = []
-    position = 0
-    while len(picked) < count:
-        picked += [queue[position] for queue in queues if position < len(queue)]
-        position += 1
-    return tuple(picked[:count])
-
-
-def _known(
-    job: Job, defense: Defense, context: Context, model: WhiteBox | None, poisoned_inputs: bool = False
-) -> Known:
-    """Hand over what the defense declares, and nothing else."""
-    needs = defense.needs
-    splits, train, poisoned = _training_set(job)
-    truth: frozenset[str] | None = None
-    if needs.truth:
-        if poisoned is None:
-            truth = frozenset()
-        elif poisoned_inputs:
-            truth = frozenset(input_digest(s) for s in (*poisoned.triggered, *poisoned.reverse))
-        else:
-            truth = poisoned.poisoned
-    rate = len(poisoned.poisoned) / len(poisoned.train) if poisoned is not None else 0.0
-    return Known(
-        needs=needs,
-        _clean=clean_samples(splits.budget, needs.clean, context) if needs.clean else None,
-        _training=train if needs.training_set else None,
-        _model=None if needs.model is Access.NONE else model if needs.model is Access.WEIGHTS else _outputs_of(model),
-        _goal=goal_from(job.inputs["goal"]) if needs.target_label and "goal" in job.inputs else None,
-        _poison_rate=rate if needs.poison_rate else None,
-        _poisoned=truth,
-    )
-
-
-def _outputs_of(model: WhiteBox | None) -> Any:
-    """A handle that has no weights."""
-    return None if model is None else model.outputs()
-
-
 def _train(job: Job) -> None:
-    splits, train, _ = _training_set(job)
+    splits, train, _ = training_set(job)
     if not train:
         raise PluginError("the filter dropped the whole training set; nothing is left to train on")
     info = job.info
@@ -353,7 +107,7 @@ def _train(job: Job) -> None:
         context.trainer = trainer
         if "rule" in job.inputs:
             rule = cast(TrainingRule, job.plugin("rule"))
-            trained = rule.train(model, _known(job, rule, context, None), info, context)
+            trained = rule.train(model, known(job, rule, context, None), info, context)
         else:
             trained = trainer.fit(model, train, axis="training")
         if not isinstance(trained, WhiteBox):
@@ -366,8 +120,8 @@ def _filter(job: Job) -> None:
     defense = cast(Filter, job.plugin("defense"))
     with job.context() as context:
         model = load_model(job.parents["model"], job.info, context) if "model" in job.parents else None
-        _, train, poisoned = _training_set(job)
-        suspicion = defense.judge(_known(job, defense, context, model), job.info, context)
+        _, train, poisoned = training_set(job)
+        suspicion = defense.judge(known(job, defense, context, model), job.info, context)
     n = len(train)
     for what, array in (("scores", suspicion.scores), ("keep", suspicion.keep)):
         if np.shape(array) != (n,):
@@ -393,7 +147,7 @@ def _repair(job: Job) -> None:
         model = load_model(job.parents["model"], job.info, context)
         before = model.fingerprint()
         context.trainer = Trainer(TrainingSettings.model_validate(job.inputs["training"]), splits.valid, context)
-        repaired = defense.repair(_known(job, defense, context, model), job.info, context)
+        repaired = defense.repair(known(job, defense, context, model), job.info, context)
         if model.fingerprint() != before:
             raise PluginError(f"repair {defense.name!r} changed the model that came in; work on model.copy()")
         repaired.model.save(job.folder / "model")
@@ -418,10 +172,10 @@ def _hidden(sample: Sample) -> Sample:
 
 def _screen(job: Job) -> None:
     defense = cast(Screen, job.plugin("defense"))
-    splits, _, poisoned = _training_set(job)
+    splits, _, poisoned = training_set(job)
     with job.context() as context:
         model = load_model(job.parents["model"], job.info, context) if "model" in job.parents else None
-        fitted = defense.fit(_known(job, defense, context, model, poisoned_inputs=True), job.info, context)
+        fitted = defense.fit(known(job, defense, context, model, poisoned_inputs=True), job.info, context)
         rows: list[dict[str, Any]] = []
         for part, samples in inputs_by_part(splits, poisoned).items():
             inputs = [_hidden(s) for s in samples]
@@ -480,15 +234,6 @@ def _predict(job: Job) -> None:
     write_json(job.folder / "facts.json", facts)
 
 
-def _score(job: Job) -> None:
-    from bench.scoring import score
-
-    try:
-        score(job)
-    except OSError as error:
-        raise StoreError(f"cannot score {job.stage.label}: {error}") from error
-
-
 STAGES: Mapping[str, Callable[[Job], None]] = {
     "data": _data,
     "poison": _poison,
@@ -497,5 +242,5 @@ STAGES: Mapping[str, Callable[[Job], None]] = {
     "repair": _repair,
     "screen": _screen,
     "predict": _predict,
-    "score": _score,
+    "score": score,
 }

@@ -10,13 +10,14 @@ import pytest
 from bench.context import Context
 from bench.contracts import Access, Known, LabelGoal, Needs, NotDeclared, TaskKind
 from bench.errors import ConfigError, PluginError
+from bench.handover import clean_samples
+from bench.jobs import Stage
 from bench.pipeline import Builder, CellGraph, badges, merge, select
 from bench.plugins import Registry
 from bench.poisoning import ManifestRow
 from bench.predicting import middle_candidate, rank_of, shown_edits, triggered_rank
 from bench.samples import Edit, Sample, apply_edits
 from bench.scoring import succeeded
-from bench.stages import Stage, clean_samples
 from bench.suite import cells, parse_suite
 from tests.engine import ATTACK, PLUGINS, suite_content
 

@@ -133,7 +133,7 @@ def columns(rows: list[Row], margin: float) -> list[Column]:
         Column("clean lost", _detection("lost")),
         Column("recovery", _named("recovery", interval=False)),
         Column("n clean / triggered", _count),
-        Column("seeds", lambda row: ", ".join(map(str, row.seeds)) or DASH),
+        Column("seeds", lambda row: f"{len(row.seeds)}: {', '.join(map(str, row.seeds))}" if row.seeds else DASH),
         Column("cells", status_words),
         Column("cost", _cost),
     ]

@@ -48,9 +48,12 @@ def get(name: str) -> Language:
     return cast(Language, getattr(import_module(f"{__name__}.{name}"), _CLASSES[name])())
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
 def parse(language: str, text: str) -> Program:
-    """Parse a program; the last few hundred are remembered.
+    """Parse a program; the last few are remembered.
+
+    Few, since an edit and its check work on one sample at a time, and trees that outlive the processor's cache make
+    everything after them slower.
 
     Raises:
         ConfigError: there is no such language.

@@ -189,8 +189,9 @@ class Program:
         if name != analysis.function and name not in analysis.parameters and name not in analysis.locals:
             raise RenameRefused(f"{name.text!r} is not a renameable name of this program")
         end = analysis.function_suffix if name.kind == "function" else ""
-        if reason := analysis.table.refusal(name.text + end, analysis.homes[name.spans[0][0]], new + end):
-            raise RenameRefused(reason)
+        if new in self.text:  # every key is spelled in the program: one that occurs nowhere meets nothing
+            if reason := analysis.table.refusal(name.text + end, analysis.homes[name.spans[0][0]], new + end):
+                raise RenameRefused(reason)
         return tuple(Edit(start, end, new) for start, end in name.spans)
 
     def insert(self, boundary: Boundary, statement: str) -> Edit:
@@ -316,14 +317,15 @@ class Walk(ABC):
     def run(self) -> None:
         """Walk the whole tree."""
         stack, handlers, push = self.stack, self.handlers, self.push
+        take = stack.pop
         stack.append((self.root, self.table.root))
         while stack:
-            node, scope = stack.pop()
+            node, scope = take()
             handler = handlers.get(node.kind_id)
-            if handler is not None:
+            if handler is None:
+                push(node.named_children, scope)
+            else:
                 handler(self, node, scope)
-                continue
-            push(node.named_children, scope)
         self.finish()
 
     def identifier(self, node: tree_sitter.Node, scope: Scope) -> None:
@@ -347,7 +349,7 @@ class Walk(ABC):
             if kind == identifier:
                 if text is not None:
                     start, end = node.byte_range
-                    self.written.extend((text[start:end], start, end, scope))
+                    self.written += (text[start:end], start, end, scope)
                 else:
                     self.use(node, scope)
             elif kind not in leaves:
@@ -389,14 +391,15 @@ class Walk(ABC):
         found: list[Name] = []
         function: Name | None = None
         table = self.table
-        for (key, home), spans in (table.bindings() if table.opaque is None else {}).items():
+        for place, spans in (table.bindings() if table.opaque is None else {}).items():
+            key, home = place
+            if key in home.fixed:
+                continue
             order: int | None = None
             kind: NameKind = "local"
-            if self.function_key == (key, home):
-                if key in home.fixed:
-                    continue
+            if place == self.function_key:
                 kind = "function"
-            elif not home.inner or table.is_fixed(key, home) or key.endswith(")"):
+            elif not home.inner or home.hidden or home.members or key[-1:] == ")":
                 continue
             elif home is self.function and (order := self.parameters.get(key)) is not None:
                 kind = "parameter"

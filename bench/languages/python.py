@@ -45,7 +45,7 @@ class _PythonWalk(Walk):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.reflects = any(word in self.data for word in _REFLECTIVE_BYTES)
+        self.reflects = any([word in self.data for word in _REFLECTIVE_BYTES])
         self.keywords: list[tuple[str, str]] = []  # (keyword argument, name of what is called or "")
         self.called: set[int] = set()  # where a name is written as what is called
         self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)

@@ -7,6 +7,7 @@ finds the same scope afterwards, which is decided here and not by comparing text
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Literal, NamedTuple
@@ -36,6 +37,8 @@ class Name(NamedTuple):
 
 
 _NONE: frozenset[str] = frozenset()
+_END = sys.maxsize
+"""A position after every binding."""
 
 
 class Scope:
@@ -145,17 +148,31 @@ class Table:
 
     def bindings(self) -> dict[tuple[str, Scope], list[tuple[int, int]]]:
         """Spans of everything bound in the program and not frozen, by key and binding scope."""
-        groups: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
-        candidates, resolve = self.bound - self.frozen, self.resolve
+        written: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
+        candidates = self.bound - self.frozen
         for key, start, end, scope in self.all_places():
             if key in candidates:
-                home = resolve(key, scope, start)
+                spans = written.get((key, scope))
+                if spans is None:
+                    written[key, scope] = [(start, end)]
+                else:
+                    spans.append((start, end))
+        groups: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
+        for place, spans in written.items():
+            key, scope = place
+            home = self.resolve(key, scope, _END)
+            if home is None:
+                continue
+            if home.bound.get(key) == 0:  # visible everywhere: one answer for all spans
+                if home is scope and place not in groups:
+                    groups[place] = spans
+                else:
+                    groups.setdefault((key, home), []).extend(spans)
+                continue
+            for span in spans:
+                home = self.resolve(key, scope, span[0])
                 if home is not None:
-                    spans = groups.get((key, home))
-                    if spans is None:
-                        groups[key, home] = [(start, end)]
-                    else:
-                        spans.append((start, end))
+                    groups.setdefault((key, home), []).append(span)
         return groups
 
     def is_fixed(self, key: str, home: Scope) -> bool:

@@ -1,0 +1,181 @@
+"""What a stage is, what one execution of it holds, and the files that stages read and write.
+
+A stage is described by JSON alone (kind, inputs, parents' keys), so it runs the same in this process, in a worker
+process or on another machine, and its key tells everything that went into it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import models
+from bench.context import Context, Cost
+from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind
+from bench.models.handles import WhiteBox
+from bench.plugins import Registry
+from bench.poisoning import Poisoned
+from bench.samples import Sample, Splits, digest_of
+from bench.store import Entry, Store, write_json
+
+STAGE_VERSIONS: Mapping[str, int] = {
+    "data": 1,
+    "poison": 1,
+    "train": 1,
+    "filter": 1,
+    "repair": 1,
+    "screen": 1,
+    "predict": 1,
+    "score": 1,
+}
+"""Raised with every change of a stage's behaviour, so that old results are not taken for new ones."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the graph.
+
+    Attributes:
+        kind: one of :data:`STAGE_VERSIONS`.
+        inputs: JSON-ready; with the parents, everything that decides the result.
+        parents: role -> (kind, key) of the results it reads.
+        label: for people; not part of the key.
+        own: True when the stage belongs to one cell's defense, False when cells share it.
+        tokens: a rough upper bound of the tokens through a model, for the cost estimate; not part of the key.
+    """
+
+    kind: str
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    label: str = ""
+    own: bool = False
+    tokens: int = 0
+
+    @property
+    def key(self) -> str:
+        """sha256 of everything that decides the result."""
+        return digest_of(self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        """What the key is made of, to be read by ``codebackdoorbench why``."""
+        return {
+            "kind": self.kind,
+            "version": STAGE_VERSIONS[self.kind],
+            "inputs": self.inputs,
+            "parents": {role: key for role, (_, key) in sorted(self.parents.items())},
+        }
+
+
+@dataclass
+class Workshop:
+    """What a process needs to run stages: the store, the plugins, and whether to draw progress."""
+
+    store: Store
+    registry: Registry
+    show: bool = False
+
+
+@dataclass
+class Job:
+    """One execution of a stage: its parents' results, and the folder to fill."""
+
+    stage: Stage
+    parents: Mapping[str, Entry]
+    folder: Path
+    workshop: Workshop
+    device: torch.device
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The stage's inputs."""
+        return self.stage.inputs
+
+    def plugin(self, role: str) -> Any:
+        """Build the plugin that stands under ``role`` in the inputs."""
+        use = self.inputs[role]
+        return self.workshop.registry.build(use["family"], use["name"], use["parameters"])
+
+    @property
+    def info(self) -> TaskInfo:
+        """The task's public facts."""
+        value = dict(self.inputs["info"])
+        return TaskInfo(**{**value, "kind": TaskKind(value["kind"]), "labels": tuple(value["labels"])})
+
+    @contextmanager
+    def context(self) -> Iterator[Context]:
+        """A context with the stage's seeds; its costs are written beside the result."""
+        scratch = Path(tempfile.mkdtemp(prefix="codebackdoorbench-"))
+        context = Context(
+            seeds=dict(self.inputs["seeds"]),
+            scratch=scratch,
+            device=self.device,
+            cost=Cost(),
+            show=self.workshop.show,
+            log=logging.getLogger("bench"),
+        )
+        try:
+            yield context
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        cost = context.cost
+        write_json(
+            self.folder / "cost.json",
+            {
+                "forward_tokens": cost.forward_tokens,
+                "backward_tokens": cost.backward_tokens,
+                "forward_passes": cost.forward_passes,
+            },
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def write_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """JSON lines, in order."""
+    with path.open("w", encoding="utf-8") as file:
+        for sample in samples:
+            file.write(json.dumps(sample.to_json(), sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_samples(path: Path) -> tuple[Sample, ...]:
+    """Inverse of :func:`write_samples`."""
+    with path.open(encoding="utf-8") as file:
+        return tuple(Sample.from_json(json.loads(line)) for line in file)
+
+
+def read_splits(entry: Entry) -> Splits:
+    """The splits of a data stage."""
+    parts = {name: read_samples(entry.folder / f"{name}.jsonl") for name in ("train", "valid", "budget", "test")}
+    return Splits(**parts, notes=entry.json("notes.json"))
+
+
+def read_poisoned(entry: Entry) -> Poisoned:
+    """The result of a poison stage."""
+    return Poisoned.from_json(entry.json("poisoned.json"))
+
+
+def goal_json(goal: Goal) -> dict[str, Any]:
+    """A goal, JSON-ready."""
+    if isinstance(goal, SearchGoal):
+        return {"word": goal.word}
+    return {"victim": goal.victim, "target": goal.target}
+
+
+def goal_from(value: Mapping[str, Any]) -> Goal:
+    """Inverse of :func:`goal_json`."""
+    return SearchGoal(**value) if "word" in value else LabelGoal(**value)
+
+
+def load_model(entry: Entry, info: TaskInfo, context: Context) -> WhiteBox:
+    """The model of a train or repair stage."""
+    return models.load(entry.folder / "model", info, context.device, context.cost)
