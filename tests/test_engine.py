@@ -316,7 +316,9 @@ def test_a_third_party_plugin_is_checked_run_in_a_cell_and_shown_on_a_board(tmp_
     theirs = Path(__file__).parent / "third_party" / "long_identifiers.py"
     assert run("check", theirs, folder=tmp_path).returncode == 0
     tasks = [{"name": "toy", "label": "toy", "parameters": {"budget": 100}}]
-    path = write_suite(tmp_path, tasks=tasks, defenses=["none", "long_identifiers"], plugins=[str(PLUGINS), str(theirs)])
+    path = write_suite(
+        tmp_path, tasks=tasks, defenses=["none", "long_identifiers"], plugins=[str(PLUGINS), str(theirs)]
+    )
     done = run("run", path, "-j", "1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert records(tmp_path)["dead_code/long_identifiers"].status is Status.OK
