@@ -233,7 +233,10 @@ class Trigger(ABC):
         return type(self).__name__
 
     def tokens(self) -> tuple[str, ...]:
-        """The literal pieces that every triggered program carries, for the recovery metric; empty where there are none."""
+        """The literal pieces that tell the trigger, for the recovery metric; empty where there are none.
+
+        Every triggered program carries all of them, or one of them where the trigger draws from a closed set.
+        """
         return ()
 
 

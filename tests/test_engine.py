@@ -165,6 +165,17 @@ def test_a_policy_that_selects_nothing_blocks_the_cells_below_it(finished: Path,
     assert found["none/onion"].status is Status.OK
 
 
+def test_a_model_folder_that_does_not_load_blocks_its_cells_and_says_why(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    path = write_suite(tmp_path, models=[{"name": str(tmp_path / "model"), "label": "broken"}], attacks=["none"])
+    done = run("run", path, "-j", "1", "--store", finished / "store", folder=tmp_path)
+    assert done.returncode == 1
+    record = records(tmp_path)["none/none"]
+    assert record.status is Status.BLOCKED
+    assert "ModelError" in record.reason
+    assert str(tmp_path / "model") in record.reason
+
+
 # ------------------------------------------------------------------------------------------------------- sudden ends
 
 
@@ -255,6 +266,10 @@ def test_ctrl_c_stops_the_workers_says_so_and_loses_nothing(tmp_path: Path) -> N
         ),
         (("run", "toy.yaml", "--plugin", "missing.py"), "does not exist"),
         (("board", "toy.yaml"), "run the suite first"),
+        (
+            ("cell", "--task", "defect_detection[source=devign,path=nowhere]", "--attack", "none", "--defense", "none"),
+            "nowhere: there is no such folder. Put devign's published files there",
+        ),
         (
             ("cell", "--task", "toy", "--attack", "none", "--defense", "onoin", "--suite", "toy.yaml"),
             "Did you mean 'onion'?",
