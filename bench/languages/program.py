@@ -189,9 +189,11 @@ class Program:
         if name != analysis.function and name not in analysis.parameters and name not in analysis.locals:
             raise RenameRefused(f"{name.text!r} is not a renameable name of this program")
         end = analysis.function_suffix if name.kind == "function" else ""
-        if new in self.text:  # every key is spelled in the program: one that occurs nowhere meets nothing
-            if reason := analysis.table.refusal(name.text + end, analysis.homes[name.spans[0][0]], new + end):
-                raise RenameRefused(reason)
+        # Every key is spelled in the program: a new one that occurs nowhere meets nothing.
+        if new in self.text and (
+            reason := analysis.table.refusal(name.text + end, analysis.homes[name.spans[0][0]], new + end)
+        ):
+            raise RenameRefused(reason)
         return tuple(Edit(start, end, new) for start, end in name.spans)
 
     def insert(self, boundary: Boundary, statement: str) -> Edit:

@@ -25,14 +25,15 @@ _REFLECTIVE = frozenset(
 )
 """Names by which a program reads its own names: with one of them in use no rename is known to be safe."""
 
-_REFLECTIVE_BYTES = tuple(word.encode() for word in sorted(_REFLECTIVE - {"execfile"}))  # "exec" finds it too
 _REFLECTIVE_ATTRIBUTES = _REFLECTIVE - {"dir", "vars", "eval"}  # as attributes these are other things
+_REFLECTIVE_PARTS = (b"locals", b"globals", b"exec", b"frame")  # one of them is in each of these attributes
 
 _IDENTIFIER = kind_of(_GRAMMAR, "identifier")
 _ARGUMENT_LIST = kind_of(_GRAMMAR, "argument_list")
-_KEYWORD_ARGUMENT = kind_of(_GRAMMAR, "keyword_argument")
-_DICTIONARY_SPLAT = kind_of(_GRAMMAR, "dictionary_splat")
+_CALL = kind_of(_GRAMMAR, "call")
 _NOT_STATEMENTS = frozenset({kind_of(_GRAMMAR, "comment"), ERROR_KIND})
+_EXPRESSION_STATEMENT = kind_of(_GRAMMAR, "expression_statement")
+_STRINGS = leaf_kinds(_GRAMMAR, "string concatenated_string")
 _ATTRIBUTE = kind_of(_GRAMMAR, "attribute")
 _CONTINUED = re.compile(rb"\\\r?\n[ \t\f]*\Z")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
@@ -45,7 +46,7 @@ class _PythonWalk(Walk):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.reflects = any([word in self.data for word in _REFLECTIVE_BYTES])
+        self.reflects = any(part in self.data for part in _REFLECTIVE_PARTS)  # by an attribute, perhaps
         self.keywords: list[tuple[str, str]] = []  # (keyword argument, name of what is called or "")
         self.called: set[int] = set()  # where a name is written as what is called
         self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)
@@ -299,46 +300,38 @@ class _PythonWalk(Walk):
 
     def call(self, node: Node, scope: Scope) -> None:
         children = node.named_children
-        function = children[0]
-        if function.kind_id == _IDENTIFIER:
-            self.called.add(function.start_byte)
-        for arguments in children[1:]:
-            if arguments.kind_id == _ARGUMENT_LIST:
-                self.arguments(arguments, function, scope)
-            else:
-                self.stack.append((arguments, scope))
-        self.push([function], scope)
-
-    def arguments(self, node: Node, function: Node, scope: Scope) -> None:
-        """The arguments of a call; a keyword's name is remembered, not used."""
-        plain: list[Node] = []
-        for child in node.named_children:
-            kind = child.kind_id
-            if kind == _KEYWORD_ARGUMENT:
-                parts = child.named_children
-                self.keywords.append((self.text(parts[0]), self.callee(function)))
-                plain += parts[1:]
-            else:
-                if kind == _DICTIONARY_SPLAT:
-                    self.keywords.append(("**", self.callee(function)))
-                plain.append(child)
-        self.push(plain, scope)
-
-    def callee(self, function: Node) -> str:
-        """The last name of what is called, or nothing."""
-        if function.kind_id == _ATTRIBUTE:
-            function = function.named_children[-1]
-        return self.text(function) if function.kind_id == _IDENTIFIER else ""
+        if children[0].kind_id == _IDENTIFIER:
+            self.called.add(children[0].start_byte)
+        self.push(children, scope)
 
     def keyword_argument(self, node: Node, scope: Scope) -> None:
-        """One outside a call (a class's keyword): its name is nobody's."""
-        self.later(node.child_by_field_name("value"), scope)
+        """The name of an argument is nobody's; in a call it is remembered."""
+        children = node.named_children
+        self.keyword(self.text(children[0]), node)
+        self.push(children[1:], scope)
+
+    def dictionary_splat(self, node: Node, scope: Scope) -> None:
+        """``**a`` in a call may pass any keyword."""
+        self.keyword("**", node)
+        self.push(node.named_children, scope)
+
+    def keyword(self, word: str, node: Node) -> None:
+        """Remember a keyword with the last name of what is called, or nothing; outside a call, no keyword."""
+        arguments = node.parent
+        call = arguments.parent if arguments is not None and arguments.kind_id == _ARGUMENT_LIST else None
+        if call is None or call.kind_id != _CALL:
+            return
+        function = call.named_children[0]
+        if function.kind_id == _ATTRIBUTE:
+            function = function.named_children[-1]
+        self.keywords.append((word, self.text(function) if function.kind_id == _IDENTIFIER else ""))
 
     def attribute(self, node: Node, scope: Scope) -> None:
         children = node.named_children
-        if self.reflects and self.text(children[-1]) in _REFLECTIVE_ATTRIBUTES:
+        last = children.pop()
+        if self.reflects and self.text(last) in _REFLECTIVE_ATTRIBUTES:
             self.table.opaque = "the program inspects its own names"
-        self.push(children[:-1], scope)
+        self.push(children, scope)
 
     def string(self, node: Node, scope: Scope) -> None:
         """Only a prefixed string may hold expressions."""
@@ -370,7 +363,7 @@ class _PythonWalk(Walk):
 
     def finish(self) -> None:
         table = self.table
-        if self.reflects and not _REFLECTIVE.isdisjoint(table.words()):
+        if not _REFLECTIVE.isdisjoint(table.words()):
             table.opaque = "the program inspects its own names"
         if b"__" in self.data or self.ascii_text is None:
             words = set(table.words())
@@ -410,21 +403,22 @@ class _PythonWalk(Walk):
         data = self.data
         continued = b"\\" in data
         for number, (block, children) in enumerate(self.blocks):
-            statements = [c for c in children if c.kind_id not in _NOT_STATEMENTS]
-            if number == 0 and statements and _is_docstring(statements[0]):
-                first = statements.pop(0)
-                start, end = first.byte_range
+            starts = [child.start_byte for child in children if child.kind_id not in _NOT_STATEMENTS]
+            if number == 0 and (end := _docstring_end(children)):
+                start = starts.pop(0)
                 if not self.begins_line(start):
                     continue  # nothing can follow on the line of the header
-                if not statements:
+                if not starts:
                     found.append(Boundary(end, end, "after", start))
             margin = b""  # line end and indent of the block, once known: what stands before most of its statements
-            for position, statement in enumerate(statements):
-                start = statement.start_byte
-                if (margin and data[start - len(margin) : start] == margin) or self.begins_line(start):
+            size = 0
+            for position, start in enumerate(starts):
+                if (margin and data[start - size : start] == margin) or self.begins_line(start):
                     if not continued or not _CONTINUED.search(data, 0, start):
                         found.append(Boundary(start, start, "line", start))
-                        margin = margin or data[data.rfind(b"\n", 0, start) : start]
+                        if not margin:
+                            margin = data[data.rfind(b"\n", 0, start) : start]
+                            size = len(margin)
                 elif position == 0 and (owner := block.parent) is not None:
                     head = len(data[:start].rstrip(b" \t"))
                     if data[head - 1 : head] == b":":
@@ -433,12 +427,17 @@ class _PythonWalk(Walk):
         return found
 
 
-def _is_docstring(statement: Node) -> bool:
-    return (
-        statement.type == "expression_statement"
-        and statement.named_child_count == 1
-        and statement.named_child(0).type in ("string", "concatenated_string")
-    )
+def _docstring_end(children: list[Node]) -> int:
+    """Where the docstring that begins a block ends; 0 when there is none."""
+    for statement in children:
+        if statement.kind_id in _NOT_STATEMENTS:
+            continue
+        if statement.kind_id == _EXPRESSION_STATEMENT and statement.named_child_count == 1:
+            inner = statement.named_child(0)
+            if inner is not None and inner.kind_id in _STRINGS:
+                return statement.end_byte
+        break
+    return 0
 
 
 _TARGETS = frozenset(
@@ -494,6 +493,7 @@ _PythonWalk.handlers = kinds(
         "decorator": _PythonWalk.decorator,
         "call": _PythonWalk.call,
         "keyword_argument": _PythonWalk.keyword_argument,
+        "dictionary_splat": _PythonWalk.dictionary_splat,
         "attribute": _PythonWalk.attribute,
         "string": _PythonWalk.string,
         "interpolation": _PythonWalk.interpolation,

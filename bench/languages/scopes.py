@@ -175,10 +175,6 @@ class Table:
                     groups.setdefault((key, home), []).append(span)
         return groups
 
-    def is_fixed(self, key: str, home: Scope) -> bool:
-        """Must the binding of ``key`` in ``home`` keep its name?"""
-        return self.opaque is not None or key in self.frozen or key in home.fixed or home.hidden or home.members
-
     def refusal(self, old: str, home: Scope, new: str) -> str | None:
         """Why binding ``old`` of ``home`` cannot become ``new``, or ``None`` when every name keeps its meaning."""
         if new in self.frozen:
