@@ -223,7 +223,11 @@ def started_and_stuck(folder: Path) -> tuple[Path, subprocess.Popen[str]]:
         env=environment,
         start_new_session=True,
     )
-    wait_for((folder / "in").exists, process)
+    try:
+        wait_for((folder / "in").exists, process)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return path, process
 
 

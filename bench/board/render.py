@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +21,6 @@ from bench.board.columns import (
     METRIC_NAMES,
     STATUS_WORDS,
     columns,
-    defense_name,
     definitions,
     p_value,
     percent,
@@ -178,17 +178,32 @@ def to_json(board: Board) -> str:
 # -------------------------------------------------------------------------------------------------------------- terminal
 
 
+WIDE = 130
+"""Columns of a terminal that shows every column on one line; a narrower one gets intervals on a line of their own."""
+
+
 def print_board(board: Board, console: Console) -> None:
     """A compact table for each group: clean metric, ASR, ASR₀ and lift with what is needed to read them."""
+    narrow = console.width < WIDE
     for (task, model, attack), rows in groups(board):
         clean = METRIC_NAMES.get(next((row.metric for row in rows if row.metric), ""), "clean")
-        table = Table(title=Text(f"{task} · {model} · {attack}"), title_justify="left")
-        for header in ("defense", "family", clean, f"Δ{clean}", "ASR", "ASR₀", "lift", "p (Holm)", "cells"):
+        headers = ["defense", clean, f"Δ{clean}", "ASR", "ASR₀", "lift", "p (Holm)", "family", "cells"]
+        shown = headers[: -2 if narrow and all(status_words(row) == f"{len(row.seeds)} ok" for row in rows) else None]
+        table = Table(
+            title=Text(f"{task} · {model} · {attack}"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0) if narrow else (0, 1),
+            show_edge=False,
+        )
+        for header in shown:
             numeric = header not in ("defense", "family", "cells")
             table.add_column(Text(header), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in _compact_row(row)))
+            cells = _compact_row(row)[: len(shown)]
+            table.add_row(*(Text(cell.replace(" [", "\n[").replace(", ", ",") if narrow else cell) for cell in cells))
         console.print(table)
+        console.print()
     if board.few_seeds:
         console.print(
             Text(
@@ -201,13 +216,13 @@ def print_board(board: Board, console: Console) -> None:
 def _compact_row(row: Row) -> list[str]:
     numbers = row.numbers
     return [
-        defense_name(row),
-        row.family or DASH,
+        row.defense,
         percent(numbers.get("clean")),
         percent(numbers.get("clean_delta"), interval=False, signed=True),
         percent(numbers.get("asr")),
         percent(numbers.get("asr_reference"), interval=False),
         percent(numbers.get("lift"), signed=True),
         p_value(row.mcnemar_p_holm),
+        row.family or DASH,
         status_words(row),
     ]

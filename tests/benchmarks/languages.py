@@ -17,6 +17,7 @@ from bench import languages
 from bench.languages import RenameRefused
 from bench.languages.python import broken
 from bench.samples import Edit, apply_edits
+from tests.benchmarks import Measure
 
 FUNCTIONS = 2000
 REPEATS = 5
@@ -59,7 +60,7 @@ def edit(text: str) -> bool:
     return bool(edits)
 
 
-def run() -> list[tuple[str, float, float]]:
+def run() -> list[Measure]:
     """(name, measured ratio, bound).
 
     Processor time. A function is parsed twice, then edited and checked, before the next one: both sides meet the machine in
@@ -88,4 +89,5 @@ def run() -> list[tuple[str, float, float]]:
         if edited < 0.9 * len(texts):
             raise AssertionError(f"only {edited} of {len(texts)} functions could be edited")
         best_edit, best_parse = min(best_edit, editing), min(best_parse, parsing)
-    return [(f"editing and checking {len(texts)} functions / parsing them twice", best_edit / best_parse, 3.0)]
+    title = f"editing and checking {len(texts)} functions / parsing them twice"
+    return [Measure(title, best_edit / best_parse, at_most=3.0)]
