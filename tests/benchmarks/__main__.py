@@ -27,6 +27,7 @@ def main(names: list[str]) -> int:
         measures: list[Measure] = importlib.import_module(f"tests.benchmarks.{name}").run()
         for measure in measures:
             missed |= not measure.good
+            print(f"  {measure.title}: {measure.value:.2f} (required {measure.required})", file=sys.stderr, flush=True)
             rows.append(
                 (name, measure.title, f"{measure.value:.2f}", measure.required, "ok" if measure.good else "MISSED")
             )
