@@ -205,13 +205,13 @@ class DeadStatement(Trigger):
     def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
         """The insertion; ``None`` without a function body, or where the program binds the statement's names."""
         program = parse(sample.language, sample.programs[side])
-        if not program.boundaries:
+        if program.body_start is None:
             return None
         dialect = DIALECTS[self.spelling][sample.language]
         statement = _drawn(dialect, program, rng) if self.varies else _fixed(dialect, program)
         if statement is None:
             return None
-        return Derivation((replace(program.insert(program.boundaries[0], statement), side=side),), statement)
+        return Derivation((replace(program.insert(program.body_start, statement), side=side),), statement)
 
     def describe(self) -> str:
         """The fixed statement, or the grammar's name."""

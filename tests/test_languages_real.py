@@ -201,3 +201,10 @@ def test_a_rename_to_a_name_in_use_keeps_the_symbol_tables_or_is_refused() -> No
 def _kinds(text: str) -> list[list[str]]:
     """What the symbols of every scope are, whatever they are called."""
     return [sorted(row.values()) for row in _symbols(text)]
+
+
+@pytest.mark.parametrize("language", ["c", "java", "python"])
+def test_the_start_of_a_body_is_its_first_boundary(language: str) -> None:
+    for text in functions(language):
+        program = parse(language, text)
+        assert program.body_start == (program.boundaries[0] if program.boundaries else None)

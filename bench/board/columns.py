@@ -170,7 +170,11 @@ def definitions(board: Board) -> list[tuple[str, str]]:
             ),
         ),
         ("ASR₀", "the same inputs on the reference model, trained without poison and with the same seed."),
-        ("lift", "ASR − ASR₀, paired, in points. Near 0 is good; below 0 the defense has planted a reverse backdoor."),
+        (
+            "lift",
+            "ASR − ASR₀, paired, in points. Near 0 is good. Below 0, the defended model calls fewer triggered inputs the target "
+            "than the reference does: far below, the defense planted a reverse backdoor (see reverse ASR).",
+        ),
         (
             "McNemar p (Holm)",
             (

@@ -167,10 +167,15 @@ class Program:
         """
         return self._analysis.locals
 
-    @property
+    @cached_property
     def boundaries(self) -> tuple[Boundary, ...]:
         """Where a statement can be inserted in the first function's body, ascending; the first is the body's start."""
-        return self._analysis.boundaries
+        return tuple(self._analysis.walk.boundary_list())
+
+    @cached_property
+    def body_start(self) -> Boundary | None:
+        """The first of :attr:`boundaries`, without making the others."""
+        return self._analysis.walk.first_boundary()
 
     def rename(self, name: Name, new: str) -> tuple[Edit, ...]:
         """Edits that rename a name at all its places.
@@ -277,6 +282,7 @@ class Analysis:
     """What one walk found; see :class:`Program` for the public parts.
 
     Attributes:
+        walk: holds the blocks, from which boundaries are made when somebody asks.
         homes: first byte of a renameable name → the scope that binds it.
         function_suffix: what a function's key has after its name (``()`` in Java).
     """
@@ -285,7 +291,7 @@ class Analysis:
     function: Name | None
     parameters: tuple[Name, ...]
     locals: tuple[Name, ...]
-    boundaries: tuple[Boundary, ...]
+    walk: Walk
     homes: Mapping[int, Scope]
     function_suffix: str
 
@@ -384,7 +390,11 @@ class Walk(ABC):
 
     @abstractmethod
     def boundary_list(self) -> list[Boundary]:
-        """The boundaries of the blocks seen."""
+        """The boundaries of the blocks seen, ascending."""
+
+    def first_boundary(self) -> Boundary | None:
+        """The first of :meth:`boundary_list`."""
+        return next(iter(self.boundary_list()), None)
 
     def analysis(self) -> Analysis:
         """Turn the table into names."""
@@ -421,7 +431,7 @@ class Walk(ABC):
             function,
             tuple([p for _, p in parameters]),
             tuple(found),
-            tuple(self.boundary_list()),
+            self,
             homes,
             self.function_suffix,
         )

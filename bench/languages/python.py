@@ -8,7 +8,8 @@ import keyword
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 import tree_sitter
@@ -397,34 +398,60 @@ class _PythonWalk(Walk):
 
     # ---------------------------------------------------------------------------------------------------------- boundaries
 
+    def first_boundary(self) -> Boundary | None:
+        """Of the body's own block; where a continued line may hide that one, of all blocks."""
+        own = None if self._continued else next((b for block in self.blocks[:1] for b in self._of_body(*block)), None)
+        return own or super().first_boundary()
+
     def boundary_list(self) -> list[Boundary]:
         """Before every statement that starts a line of its own, and before a body on its header's line."""
         found: list[Boundary] = []
-        data = self.data
-        continued = b"\\" in data
         for number, (block, children) in enumerate(self.blocks):
-            starts = [child.start_byte for child in children if child.kind_id not in _NOT_STATEMENTS]
-            if number == 0 and (end := _docstring_end(children)):
-                start = starts.pop(0)
-                if not self.begins_line(start):
-                    continue  # nothing can follow on the line of the header
-                if not starts:
-                    found.append(Boundary(end, end, "after", start))
-            margin = b""  # line end and indent of the block, once known: what stands before most of its statements
-            size = 0
-            for position, start in enumerate(starts):
-                if (margin and data[start - size : start] == margin) or self.begins_line(start):
-                    if not continued or not _CONTINUED.search(data, 0, start):
-                        found.append(Boundary(start, start, "line", start))
-                        if not margin:
-                            margin = data[data.rfind(b"\n", 0, start) : start]
-                            size = len(margin)
-                elif position == 0 and (owner := block.parent) is not None:
-                    head = len(data[:start].rstrip(b" \t"))
-                    if data[head - 1 : head] == b":":
-                        found.append(Boundary(head, start, "header", owner.start_byte))
+            found += self._of_body(block, children) if number == 0 else self._before(block, _starts(children))
         found.sort()
         return found
+
+    @property
+    def _continued(self) -> bool:
+        return b"\\\n" in self.data or b"\\\r" in self.data
+
+    def _of_body(self, block: Node, children: list[Node]) -> Iterator[Boundary]:
+        """Boundaries of a function's own block: behind its docstring."""
+        starts = _starts(children)
+        end = _docstring_end(children)
+        if not end:
+            yield from self._before(block, starts)
+            return
+        docstring = next(starts)
+        if not self.begins_line(docstring):
+            return  # nothing can follow on the line of the header
+        second = next(starts, None)
+        if second is None:
+            yield Boundary(end, end, "after", docstring)
+        else:
+            yield from self._before(block, chain((second,), starts))
+
+    def _before(self, block: Node, starts: Iterator[int]) -> Iterator[Boundary]:
+        """Boundaries before the statements of a block, given where they start."""
+        data, continued = self.data, self._continued
+        margin = b""  # line end and indent of the block, once known: what stands before most of its statements
+        size = 0
+        for position, start in enumerate(starts):
+            if (margin and data[start - size : start] == margin) or self.begins_line(start):
+                if not continued or not _CONTINUED.search(data, 0, start):
+                    yield Boundary(start, start, "line", start)
+                    if not margin:
+                        margin = data[data.rfind(b"\n", 0, start) : start]
+                        size = len(margin)
+            elif position == 0 and (owner := block.parent) is not None:
+                head = len(data[:start].rstrip(b" \t"))
+                if data[head - 1 : head] == b":":
+                    yield Boundary(head, start, "header", owner.start_byte)
+
+
+def _starts(children: list[Node]) -> Iterator[int]:
+    """Where the statements of a block start."""
+    return (child.start_byte for child in children if child.kind_id not in _NOT_STATEMENTS)
 
 
 def _docstring_end(children: list[Node]) -> int:

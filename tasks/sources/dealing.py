@@ -44,7 +44,12 @@ class Novelty:
 
     def __init__(self, threshold: float = 0.7) -> None:
         self.threshold = threshold
-        self._index = MinHashLSH(params=(BANDS, ROWS), num_perm=PERMUTATIONS)
+        self._index = MinHashLSH(
+            params=(BANDS, ROWS),
+            num_perm=PERMUTATIONS,
+            # Without a name of its own, the index draws one from the global generator.
+            storage_config={"type": "dict", "basename": b"near-duplicates"},
+        )
         self._empty = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         self._known: list[frozenset[int]] = []
 

@@ -51,8 +51,8 @@ def edit(text: str) -> bool:
             break
         except RenameRefused:
             continue
-    if program.boundaries:
-        edits.append(program.insert(program.boundaries[0], "if 0:\n    unused = 1"))
+    if program.body_start is not None:
+        edits.append(program.insert(program.body_start, "if 0:\n    unused = 1"))
     after = apply_edits(text, edits)
     reason = languages.well_formed("python", text, after)
     if reason is not None:
