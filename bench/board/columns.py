@@ -172,8 +172,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ("ASR₀", "the same inputs on the reference model, trained without poison and with the same seed."),
         (
             "lift",
-            "ASR − ASR₀, paired, in points. Near 0 is good. Below 0, the defended model calls fewer triggered inputs the target "
-            "than the reference does: far below, the defense planted a reverse backdoor (see reverse ASR).",
+            (
+                "ASR − ASR₀, paired, in points. Near 0 is good. Below 0, the defended model calls fewer triggered inputs the target "
+                "than the reference does: far below, the defense planted a reverse backdoor (see reverse ASR)."
+            ),
         ),
         (
             "McNemar p (Holm)",
