@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -44,12 +45,10 @@ class Novelty:
 
     def __init__(self, threshold: float = 0.7) -> None:
         self.threshold = threshold
-        self._index = MinHashLSH(
-            params=(BANDS, ROWS),
-            num_perm=PERMUTATIONS,
-            # Without a name of its own, the index draws one from the global generator.
-            storage_config={"type": "dict", "basename": b"near-duplicates"},
-        )
+        # The index draws a name for itself from the global generator, even where it is given one.
+        state = random.getstate()
+        self._index = MinHashLSH(params=(BANDS, ROWS), num_perm=PERMUTATIONS)
+        random.setstate(state)
         self._empty = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         self._known: list[frozenset[int]] = []
 
