@@ -254,7 +254,7 @@ def test_ctrl_c_stops_the_workers_says_so_and_loses_nothing(tmp_path: Path) -> N
     assert process.returncode == 130
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
-    assert published(tmp_path) == before
+    assert published(tmp_path) >= before  # another worker may still have published in between
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
