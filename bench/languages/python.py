@@ -558,12 +558,6 @@ class Python(Language):
         return broken(text)
 
 
-# What Python thinks of a program's style (an invalid escape, ``is`` with a literal) is no concern here. One filter for this
-# file name alone: saving and restoring all filters around each compilation costs a tenth of it, and is no safer with threads.
-_PROGRAM = "<codebackdoorbench program>"
-warnings.filterwarnings("ignore", module=re.escape(_PROGRAM))
-
-
 @functools.lru_cache(maxsize=4096)
 def broken(text: str) -> int:
     """:meth:`Python.broken`, remembered."""
@@ -571,8 +565,9 @@ def broken(text: str) -> int:
         text = "if 1:\n" + text  # a method cut out with its indent
     for level, flags in ((0, 0), (1, ast.PyCF_ONLY_AST)):
         try:
-            # Level 2 makes no code for asserts and docstrings; syntax and scopes are checked there all the same.
-            compile(text, _PROGRAM, "exec", flags=flags, dont_inherit=True, optimize=2)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(text, "<program>", "exec", flags=flags, dont_inherit=True)
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
             continue
         return level
