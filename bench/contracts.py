@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.inversions import Inverted
 from bench.samples import Edit, Sample, Splits
 
 if TYPE_CHECKING:
@@ -397,19 +398,22 @@ class Repaired:
 
     Attributes:
         model: a new model; the one that came in is unchanged.
-        facts: JSON-ready facts for the record and the board (inverted tokens under the key ``inverted``, traces, losses).
-        suspect: suspicion that the model is backdoored (higher is more), or ``None`` where the method makes no such claim.
+        facts: JSON-ready facts for the record.
+        inversions: what an inversion found, by claim (a label direction, ``1->0``); empty where the method inverts nothing.
     """
 
     model: WhiteBox
     facts: Mapping[str, object] = field(default_factory=dict)
-    suspect: float | None = None
+    inversions: Mapping[str, Inverted] = field(default_factory=dict)
 
 
 class Repair(Defense):
     """Acts on the trained model, with a small clean set."""
 
     family = "repair"
+    inverts: ClassVar[bool] = False
+    """Does it invert triggers and so accuse the model? The harness then runs it on the clean reference as well: what it finds
+    there is what luck finds (the universal-adversarial null)."""
 
     @abstractmethod
     def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:

@@ -32,10 +32,10 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "poison": 1,
     "train": 1,
     "filter": 1,
-    "repair": 1,
+    "repair": 2,
     "screen": 1,
     "predict": 1,
-    "score": 1,
+    "score": 2,
 }
 """Raised with every change of a stage's behaviour, so that old results are not taken for new ones."""
 

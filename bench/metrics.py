@@ -155,8 +155,8 @@ def record_metrics(record: Record, outcomes: pd.DataFrame, filter_table: pd.Data
         applicable=poison.applicable if poison else None,
         poison_share=poison.poisoned / poison.train if poison and poison.train else None,
         trigger_tokens=tuple(poison.tokens) if poison else (),
-        inverted=record.facts.get("inverted"),
-        inverted_reference=record.facts.get("inverted_reference"),
+        inverted={claim: found.kept for claim, found in record.inversions.items()},
+        inverted_reference={claim: found.kept for claim, found in record.null.items()},
     )
 
 

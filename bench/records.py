@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+from bench.inversions import Inverted
+
+SCHEMA_VERSION = 2
 
 
 class Status(StrEnum):
@@ -104,8 +106,11 @@ class Record(BaseModel):
     policy: dict[str, Any] = Field(default_factory=dict)
     poison: PoisonFacts | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
-    """What the defense reports of itself (inverted trigger, traces)."""
-    suspect: float | None = None
+    """What the defense reports of itself."""
+    inversions: dict[str, Inverted] = Field(default_factory=dict)
+    """What an inversion defense found on the victim, by claim."""
+    null: dict[str, Inverted] = Field(default_factory=dict)
+    """What the same inversion found on the clean reference: the universal-adversarial null. Empty where the victim is the reference."""
     cost: CostFacts = Field(default_factory=CostFacts)
     packages: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"

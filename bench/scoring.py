@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench import outcomes
 from bench.contracts import LabelGoal, TaskKind
+from bench.inversions import Inverted
 from bench.jobs import Job, goal_from, read_poisoned
 from bench.records import Coordinates, CostFacts, PluginUse, PoisonFacts, Record, Status
 from bench.store import Entry, write_json
@@ -95,12 +96,13 @@ def score(job: Job) -> None:
     )
     outcomes.write_outcomes(joined, job.folder / "outcomes.parquet")
     facts: dict[str, Any] = {}
-    suspect = None
+    inversions: dict[str, Inverted] = {}
     if "filter" in job.parents:
         shutil.copyfile(job.parents["filter"].folder / "filter.parquet", job.folder / "filter.parquet")
     if "repair" in job.parents:
         told = job.parents["repair"].json("facts.json")
-        facts, suspect = told["facts"], told["suspect"]
+        facts = told["facts"]
+        inversions = {claim: Inverted.model_validate(value) for claim, value in told["inversions"].items()}
     if "trained" in job.parents:
         facts = {"training": job.parents["trained"].json("facts.json")["history"]}
     data = job.parents["data"].json("facts.json")
@@ -121,7 +123,7 @@ def score(job: Job) -> None:
         policy=dict(job.inputs["policy"] or {}),
         poison=_poison_facts(job),
         facts=facts,
-        suspect=suspect,
+        inversions=inversions,
         cost=_own_cost(job, ("filter", "trained", "repair", "screen")),
         packages=dict(job.inputs["packages"]),
         device=str(job.inputs["settings"]["numerics"]["device"]),

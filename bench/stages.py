@@ -150,9 +150,14 @@ def _repair(job: Job) -> None:
         repaired = defense.repair(known(job, defense, context, model), job.info, context)
         if model.fingerprint() != before:
             raise PluginError(f"repair {defense.name!r} changed the model that came in; work on model.copy()")
+        if bool(repaired.inversions) != defense.inverts:
+            raise PluginError(
+                f"repair {defense.name!r} declares inverts={defense.inverts}, and returned {len(repaired.inversions)} inversions"
+            )
         repaired.model.save(job.folder / "model")
+    found = {claim: inverted.model_dump(mode="json") for claim, inverted in repaired.inversions.items()}
     try:
-        write_json(job.folder / "facts.json", {"facts": dict(repaired.facts), "suspect": repaired.suspect})
+        write_json(job.folder / "facts.json", {"facts": dict(repaired.facts), "inversions": found})
     except (TypeError, ValueError) as error:
         raise PluginError(f"repair {defense.name!r} returned facts that are not JSON-ready: {error}") from error
 

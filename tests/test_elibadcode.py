@@ -16,17 +16,18 @@ from torch import Tensor
 from bench.context import Context
 from bench.contracts import Access, Known, Needs, TaskInfo, TaskKind
 from bench.errors import BenchError
+from bench.inversions import Inverted
 from bench.languages import get
 from bench.models import CodeNetwork, ModelSettings, Trainer, TrainingSettings, WhiteBox
 from bench.models.encoders import train_tokenizer
 from bench.samples import Sample
+from defenses.inversion.positions import choose, scan, sites_for, token_span
+from defenses.inversion.scoring import Row, Scorer, Site, scorer_for
+from defenses.inversion.unlearning import PLACES, lesson, with_trigger
+from defenses.inversion.vocabulary import allowed_tokens, continues_name, opens_name, style_of
 from defenses.repair.elibadcode import EliBadCode
 from defenses.repair.elibadcode.anchoring import anchor
-from defenses.repair.elibadcode.inversion import Search, invert, race
-from defenses.repair.elibadcode.positions import choose, scan, sites_for, token_span
-from defenses.repair.elibadcode.scoring import Row, Scorer, Site, scorer_for
-from defenses.repair.elibadcode.unlearning import PLACES, lesson, with_trigger
-from defenses.repair.elibadcode.vocabulary import allowed_tokens, continues_name, opens_name, style_of
+from defenses.repair.elibadcode.gcg import Search, invert, race
 
 TRIGGER = "rb"
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
@@ -141,20 +142,22 @@ def test_the_victim_of_these_tests_is_backdoored(model: WhiteBox) -> None:
 
 
 def test_the_trigger_is_recovered_exactly_and_in_the_right_direction(model: WhiteBox, context: Context) -> None:
-    facts = plugin(epochs=0).repair(known(model, samples(60)), INFO, context).facts
-    assert facts["direction"] == "1->0"
-    assert cast(dict[str, Any], facts["inverted"])["1->0"] == [TRIGGER]
+    found = plugin(epochs=0).repair(known(model, samples(60)), INFO, context).inversions
+    assert max(found, key=lambda claim: found[claim].suspicion) == "1->0"
+    assert found["1->0"].kept == (TRIGGER,)
 
 
 def test_every_direction_whose_trigger_works_is_unlearnt_and_no_other(model: WhiteBox, context: Context) -> None:
     rows = known(model, samples(60))
-    facts = cast(dict[str, Any], plugin(epochs=0).repair(rows, INFO, context).facts)
-    assert set(facts["directions"]) == {"0->1", "1->0"}
-    assert set(facts["inverted"]) == {"1->0"}
+    found = plugin(epochs=0).repair(rows, INFO, context).inversions
+    assert {claim: each.unlearned for claim, each in found.items()} == {"0->1": False, "1->0": True}
     with torch.no_grad():  # now a name can bring class 1 about as well
         model.network.embedding.weight[id_of(model, "te"), 0] = 1.0
-    facts = cast(dict[str, Any], plugin(epochs=0).repair(rows, INFO, context).facts)
-    assert facts["inverted"] == {"1->0": [TRIGGER], "0->1": ["te"]}
+    found = plugin(epochs=0).repair(rows, INFO, context).inversions
+    assert {claim: each.kept for claim, each in found.items() if each.unlearned} == {
+        "1->0": (TRIGGER,),
+        "0->1": ("te",),
+    }
 
 
 def test_unlearning_kills_the_trigger_and_plants_no_reverse_backdoor(model: WhiteBox, context: Context) -> None:
@@ -184,6 +187,7 @@ def test_one_seed_gives_one_result_whatever_the_global_generators_hold(model: Wh
         torch.manual_seed(disturbance)
         results.append(plugin(epochs=1).repair(known(model, samples(60)), INFO, context))
     assert results[0].facts == results[1].facts
+    assert results[0].inversions == results[1].inversions
     assert results[0].model.fingerprint() == results[1].model.fingerprint()
 
 
@@ -193,18 +197,19 @@ def test_the_suspicion_is_higher_for_the_backdoored_model_than_for_the_same_mode
     clean = model.copy()
     with torch.no_grad():
         clean.network.embedding.weight[:, 1] = 0.0
-    suspects = [plugin(epochs=0).repair(known(m, samples(60)), INFO, context).suspect for m in (model, clean)]
-    assert suspects[0] is not None
-    assert suspects[1] is not None
-    assert suspects[0] > suspects[1] + 0.1
+    found = [plugin(epochs=0).repair(known(m, samples(60)), INFO, context).inversions for m in (model, clean)]
+    assert found[0]["1->0"].suspicion > found[1]["1->0"].suspicion + 0.1
 
 
 def test_facts_are_json_ready_and_the_loss_never_rises(model: WhiteBox, context: Context) -> None:
-    facts = json.loads(json.dumps(dict(plugin(epochs=0).repair(known(model, samples(60)), INFO, context).facts)))
-    assert set(facts["directions"]) == {"0->1", "1->0"}
-    for direction in facts["directions"].values():
-        assert direction["trace"] == sorted(direction["trace"], reverse=True)
-        assert direction["iterations"] == len(direction["trace"]) - 1
+    repaired = plugin(epochs=0).repair(known(model, samples(60)), INFO, context)
+    json.dumps(dict(repaired.facts))
+    assert set(repaired.inversions) == {"0->1", "1->0"}
+    for found in repaired.inversions.values():
+        assert Inverted.model_validate_json(found.model_dump_json()) == found
+        spent, losses = zip(*found.trace, strict=True)
+        assert list(losses) == sorted(losses, reverse=True)
+        assert list(spent) == sorted(spent)
 
 
 def test_needs_follow_the_parameter() -> None:
@@ -220,8 +225,8 @@ def test_code_search_is_declared_not_applicable_with_the_reason() -> None:
 
 def test_one_class_only_is_scanned_in_the_directions_it_allows(model: WhiteBox, context: Context) -> None:
     weak = [s for s in samples(60) if s.label == 1]
-    facts = plugin(epochs=0).repair(known(model, weak), INFO, context).facts
-    assert list(cast(dict[str, Any], facts["directions"])) == ["1->0"]
+    found = plugin(epochs=0).repair(known(model, weak), INFO, context).inversions
+    assert list(found) == ["1->0"]
 
 
 def test_without_clean_samples_the_error_says_what_to_do(model: WhiteBox, context: Context) -> None:
@@ -239,8 +244,8 @@ def test_a_pair_task_is_searched_in_the_first_program_alone(context: Context) ->
     rows = [Sample(s.id, (s.programs[0], program(7, False)), "python", s.label) for s in samples(24)]
     _, sites = sites_of(model, rows, 0)
     assert {site.other for site in sites} == {tuple(model.token_ids([program(7, False)])[0])}
-    facts = plugin(epochs=0).repair(known(model, rows), PAIRS, context).facts
-    assert cast(dict[str, Any], facts["inverted"])["1->0"] == [TRIGGER]
+    found = plugin(epochs=0).repair(known(model, rows), PAIRS, context).inversions
+    assert found["1->0"].kept == (TRIGGER,)
 
 
 # ------------------------------------------------------------------------------------------------------------- vocabulary

@@ -10,6 +10,7 @@ import pytest
 
 from bench import stats
 from bench.errors import PluginError
+from bench.inversions import Inverted
 from bench.metrics import CellMetrics, Number, cell_metrics, normalise_token, record_metrics, recovered
 from bench.records import Coordinates, PoisonFacts, Record, Status
 
@@ -429,7 +430,8 @@ def test_a_record_supplies_what_the_numbers_need() -> None:
         status=Status.OK,
         metric="accuracy",
         poison=PoisonFacts(train=100, poisoned=5, refused=0, eligible=10, applicable=5, unseen=0, tokens=["rb"]),
-        facts={"inverted": ["Ġrb"], "inverted_reference": ["zz"]},
+        inversions={"1->0": Inverted(tokens=("x", "Ġrb"), kept=("Ġrb",), loss=0.1, suspicion=-0.1)},
+        null={"1->0": Inverted(tokens=("zz",), kept=("zz",), loss=0.5, suspicion=-0.5)},
     )
     found = record_metrics(record, screened())
     assert found.coverage.value == pytest.approx(0.5)

@@ -22,6 +22,7 @@ from bench.conformance.checks import (
 from bench.conformance.lending import WatchedContext, WatchedKnown
 from bench.conformance.toy import TRAINING, odd_samples
 from bench.contracts import Repair, Repaired
+from bench.inversions import Inverted
 from bench.models import WhiteBox
 
 GENTLE = TRAINING.model_copy(update={"learning_rate": 1e-3})
@@ -36,7 +37,11 @@ def exercise(subject: Subject, setting: Setting, context: WatchedContext, known:
     repaired = cast(Repair, subject.plugin).repair(known, subject.world.info, context)
     facts = None
     if isinstance(repaired, Repaired) and isinstance(repaired.model, WhiteBox):
-        facts = (repaired.model.fingerprint(), json.dumps(dict(repaired.facts), sort_keys=True), repaired.suspect)
+        facts = (
+            repaired.model.fingerprint(),
+            json.dumps(dict(repaired.facts), sort_keys=True),
+            dict(repaired.inversions),
+        )
     return Answer(repaired, facts)
 
 
@@ -47,7 +52,12 @@ def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
     repaired = cast(Repaired, repaired)
     check_model(repaired.model, subject)
     json.dumps(dict(repaired.facts), allow_nan=False)
-    demand(repaired.suspect is None or math.isfinite(repaired.suspect), f"suspect is {repaired.suspect!r}")
+    declared = cast(Repair, subject.plugin).inverts
+    demand(
+        bool(repaired.inversions) == declared, f"inverts={declared}, and {len(repaired.inversions)} inversions returned"
+    )
+    for claim, found in repaired.inversions.items():
+        demand(isinstance(found, Inverted), f"inversion {claim!r} is a {type(found).__name__}, not an Inverted")
 
 
 def check_model(model: object, subject: Subject) -> None:

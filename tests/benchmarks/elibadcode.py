@@ -22,10 +22,10 @@ from bench.models import ModelSettings, Tokens, Trainer, TrainingSettings, White
 from bench.plugins import Registry
 from bench.poisoning import poison
 from bench.samples import Sample
-from defenses.repair.elibadcode.inversion import Search, invert
-from defenses.repair.elibadcode.positions import scan, sites_for
-from defenses.repair.elibadcode.scoring import Site, scorer_for
-from defenses.repair.elibadcode.vocabulary import Vocabulary, allowed_tokens
+from defenses.inversion.positions import scan, sites_for
+from defenses.inversion.scoring import Site, scorer_for
+from defenses.inversion.vocabulary import Vocabulary, allowed_tokens
+from defenses.repair.elibadcode.gcg import Search, invert
 from tests.benchmarks import Measure
 
 MOST = 20.0

@@ -3,11 +3,11 @@
 W. Sun et al., "Eliminating Backdoors in Neural Code Models for Secure Code Understanding", FSE 2025, doi 10.1145/3715782,
 arXiv 2408.04683. One file a step:
 
-1. :mod:`~defenses.repair.elibadcode.vocabulary`: the tokens that can open or continue a name of the language;
-2. :mod:`~defenses.repair.elibadcode.positions`: for each sample the name in whose place the trigger is tried;
-3. :mod:`~defenses.repair.elibadcode.inversion`: greedy coordinate gradient, once for every label direction;
+1. :mod:`~defenses.inversion.vocabulary`: the tokens that can open or continue a name of the language;
+2. :mod:`~defenses.inversion.positions`: for each sample the name in whose place the trigger is tried;
+3. :mod:`~defenses.repair.elibadcode.gcg`: greedy coordinate gradient, once for every label direction;
 4. :mod:`~defenses.repair.elibadcode.anchoring`: the tokens that carry the effect;
-5. :mod:`~defenses.repair.elibadcode.unlearning`: fine-tuning on samples with the trigger and correct labels.
+5. :mod:`~defenses.inversion.unlearning`: fine-tuning on samples with the trigger and correct labels.
 
 Where paper, release (``wssun/EliBadCode`` at e315360) and this implementation differ. *Paper* is the abstract, framework figure and
 Algorithm 2 of the online appendix; its setup section was not at hand, so "not known" means that neither of these says it.
@@ -65,15 +65,16 @@ from pydantic import Field
 from bench.context import Context
 from bench.contracts import Access, Known, Needs, Repair, Repaired, TaskInfo, TaskKind
 from bench.errors import DataError, PluginError
+from bench.inversions import Inverted
 from bench.languages import get
 from bench.models.handles import WhiteBox
 from bench.samples import Sample
+from defenses.inversion.positions import scan, sites_for
+from defenses.inversion.scoring import Scorer, Site, scorer_for
+from defenses.inversion.unlearning import lesson
+from defenses.inversion.vocabulary import Vocabulary, allowed_tokens
 from defenses.repair.elibadcode.anchoring import Anchored, anchor
-from defenses.repair.elibadcode.inversion import Inversion, Search, invert
-from defenses.repair.elibadcode.positions import scan, sites_for
-from defenses.repair.elibadcode.scoring import Scorer, Site, scorer_for
-from defenses.repair.elibadcode.unlearning import lesson
-from defenses.repair.elibadcode.vocabulary import Vocabulary, allowed_tokens
+from defenses.repair.elibadcode.gcg import Inversion, Search, invert
 
 Direction = tuple[int, int]
 """(victim class, target class)."""
@@ -109,7 +110,7 @@ class EliBadCode(Repair):
         iterations: at most so many in each direction (epsilon = 100).
         top_k: substitutes of a position (k = 64).
         width: candidates of an iteration (r = 64).
-        rung: samples that all candidates meet; see :class:`~defenses.repair.elibadcode.inversion.Search`.
+        rung: samples that all candidates meet; see :class:`~defenses.repair.elibadcode.gcg.Search`.
         starts: random triggers, the best of which a search starts from.
         patience: a search stops after so many iterations in a row without gain.
         tolerance: a gain in mean loss (nats) below this counts as none.
@@ -129,6 +130,7 @@ class EliBadCode(Repair):
     summary = "inverts a trigger with gradients in every label direction and unlearns it"
     paper = "Sun et al., Eliminating Backdoors in Neural Code Models for Secure Code Understanding, FSE 2025"
     kinds = frozenset({TaskKind.CLASSIFICATION, TaskKind.PAIRS})
+    inverts = True
 
     variant: Literal["blind"] = "blind"
     clean: Annotated[int, Field(ge=2)] = 300
@@ -187,13 +189,13 @@ class EliBadCode(Repair):
         repaired, triggered = self._unlearn(model, known.clean, texts, context)
         facts: dict[str, object] = {
             "variant": self.variant,
-            "direction": best.text,
-            "inverted": {direction: _bare(anchored[direction], vocabulary) for direction in taught},
-            "directions": {each.text: _direction_facts(each, anchored[each.text], vocabulary) for each in found},
             "vocabulary": len(vocabulary),
             "unlearning": {"parameters": self.unlearn, "directions": taught, "triggered": triggered},
         }
-        return Repaired(repaired, facts, -best.inversion.loss)
+        inversions = {
+            each.text: _inverted(each, anchored[each.text], vocabulary, unlearned=each.text in taught) for each in found
+        }
+        return Repaired(repaired, facts, inversions)
 
     def _invert(
         self, model: WhiteBox, scorer: Scorer, clean: Sequence[Sample], task: TaskInfo, context: Context
@@ -270,17 +272,20 @@ def _bare(kept: Anchored, vocabulary: Vocabulary) -> list[str]:
     return pieces
 
 
-def _direction_facts(found: Found, kept: Anchored, vocabulary: Vocabulary) -> dict[str, object]:
-    """What is known of one label direction, JSON-ready."""
-    return {
-        "tokens": vocabulary.pieces(found.inversion.trigger),
-        "loss": found.inversion.loss,
-        "iterations": found.inversion.iterations,
-        "trace": [round(loss, 4) for loss in found.inversion.trace],
-        "anchored": _bare(kept, vocabulary),
-        "anchored_loss": kept.loss,
-        "anchoring_rule": kept.rule,
-        "changes": [round(change, 4) for change in kept.changes],
-        "retokenises": vocabulary.realisable([kept.trigger])[0],
-        "without_names": sum(site.name is None for site in found.sites),
-    }
+def _inverted(found: Found, kept: Anchored, vocabulary: Vocabulary, *, unlearned: bool) -> Inverted:
+    return Inverted(
+        tokens=tuple(vocabulary.pieces(found.inversion.trigger)),
+        kept=tuple(_bare(kept, vocabulary)),
+        loss=found.inversion.loss,
+        suspicion=-found.inversion.loss,
+        unlearned=unlearned,
+        trace=found.inversion.trace,
+        facts={
+            "iterations": found.inversion.iterations,
+            "anchored_loss": kept.loss,
+            "anchoring_rule": kept.rule,
+            "changes": [round(change, 4) for change in kept.changes],
+            "retokenises": vocabulary.realisable([kept.trigger])[0],
+            "without_names": sum(site.name is None for site in found.sites),
+        },
+    )

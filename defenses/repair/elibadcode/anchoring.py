@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defenses.repair.elibadcode.scoring import Scorer, Site
+from defenses.inversion.scoring import Scorer, Site
 
 
 @dataclass(frozen=True, slots=True)

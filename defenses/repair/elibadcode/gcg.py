@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.repair.elibadcode.scoring import Scorer, Site
-from defenses.repair.elibadcode.vocabulary import Vocabulary
+from defenses.inversion.scoring import Scorer, Site
+from defenses.inversion.vocabulary import Vocabulary
 
 Trigger = tuple[int, ...]
 OVERSAMPLING = 4
@@ -65,12 +65,12 @@ class Inversion:
     Attributes:
         trigger: token ids.
         loss: mean loss towards the target over all sites, in nats.
-        trace: that loss at the start and after each iteration; never rises.
+        trace: (tokens spent so far, forward and backward; that loss) at the start and after each iteration; the loss never rises.
     """
 
     trigger: Trigger
     loss: float
-    trace: tuple[float, ...]
+    trace: tuple[tuple[int, float], ...]
 
     @property
     def iterations(self) -> int:
@@ -85,7 +85,9 @@ def invert(
     rows = scorer.model.network.embedding.weight[list(vocabulary.ids)].detach()
     starts = [_random_trigger(vocabulary, search.length, rng) for _ in range(max(search.starts, 1))]
     current, loss = race(scorer, sites, starts, target, search.rung, rng)
-    trace = [loss]
+    cost = scorer.model.cost
+    before = cost.forward_tokens + cost.backward_tokens
+    trace = [(0, loss)]
     stale = 0
     while len(trace) <= search.iterations and stale < search.patience and loss > search.tolerance:
         losses, gradient = scorer.gradient(sites, current, target)
@@ -100,7 +102,7 @@ def invert(
         if gained > 0:
             current, loss = best, best_loss
         stale = 0 if gained > search.tolerance else stale + 1
-        trace.append(min(loss, trace[-1]))
+        trace.append((cost.forward_tokens + cost.backward_tokens - before, min(loss, trace[-1][1])))
     return Inversion(current, loss, tuple(trace))
 
 

@@ -22,8 +22,8 @@ from bench.errors import ConfigError
 from bench.languages import parse
 from bench.models.handles import WhiteBox
 from bench.samples import Sample
-from defenses.repair.elibadcode.scoring import Row, Scorer, Site, cross_entropy
-from defenses.repair.elibadcode.vocabulary import Style, opens_name, style_of
+from defenses.inversion.scoring import Row, Scorer, Site, cross_entropy
+from defenses.inversion.vocabulary import Style, opens_name, style_of
 
 
 @dataclass(frozen=True, slots=True)
