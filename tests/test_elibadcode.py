@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,9 +22,10 @@ from bench.languages import get
 from bench.models import CodeNetwork, ModelSettings, Trainer, TrainingSettings, WhiteBox
 from bench.models.encoders import train_tokenizer
 from bench.samples import Sample
+from defenses.inversion.objective import Part, TowardsClass
 from defenses.inversion.positions import choose, scan, sites_for, token_span
 from defenses.inversion.scoring import Row, Scorer, Site, scorer_for
-from defenses.inversion.unlearning import PLACES, lesson, with_trigger
+from defenses.inversion.unlearning import PLACES, Cue, Lesson, lesson, with_trigger
 from defenses.inversion.vocabulary import allowed_tokens, continues_name, opens_name, style_of
 from defenses.repair.elibadcode import EliBadCode
 from defenses.repair.elibadcode.anchoring import anchor
@@ -132,6 +134,21 @@ def sites_of(model: WhiteBox, rows: Sequence[Sample], target: int, length: int =
     return scorer, made
 
 
+def objective_of(model: WhiteBox, rows: Sequence[Sample], target: int, length: int = 5) -> TowardsClass:
+    scorer, sites = sites_of(model, rows, target, length)
+    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    return TowardsClass(scorer, sites, target, Part("trigger", vocabulary, length))
+
+
+def unglued(part: Part) -> Part:
+    """The same part without the convention's separator, so that every position can be dropped."""
+    return Part(part.name, replace(part.vocabulary, glue=()), part.length)
+
+
+def taught_by(rows: Sequence[Sample], share: float) -> list[Sample]:
+    return lesson(rows, [Cue(TRIGGER)], Lesson(share), np.random.default_rng(0))[0]
+
+
 # ------------------------------------------------------------------------------------------------------------ the whole
 
 
@@ -216,11 +233,11 @@ def test_needs_follow_the_parameter() -> None:
     assert EliBadCode(clean=77).needs == Needs(clean=77, model=Access.WEIGHTS)
 
 
-def test_code_search_is_declared_not_applicable_with_the_reason() -> None:
+def test_the_released_code_search_is_declared_not_applicable_with_the_reason() -> None:
     search = TaskInfo("code_search", TaskKind.SEARCH, "python", (), "mrr")
-    assert "target word" in (EliBadCode().not_applicable(search) or "")
-    assert EliBadCode().not_applicable(INFO) is None
-    assert EliBadCode().not_applicable(PAIRS) is None
+    assert "cannot be run" in (EliBadCode(variant="release").not_applicable(search) or "")
+    for task in (INFO, PAIRS, search):
+        assert EliBadCode().not_applicable(task) is None
 
 
 def test_one_class_only_is_scanned_in_the_directions_it_allows(model: WhiteBox, context: Context) -> None:
@@ -393,7 +410,7 @@ def test_a_token_that_reaches_past_the_name_is_left_out(model: WhiteBox) -> None
 def test_the_gradient_at_the_one_hot_agrees_with_finite_differences(model: WhiteBox) -> None:
     scorer, sites = sites_of(model, samples(8), 0)
     trigger = (20, 30, 40, 50, 60)
-    losses, gradient = scorer.gradient(sites, trigger, 0)
+    losses, gradient = scorer.gradient(sites, model.network.embedding.weight[list(trigger)].detach(), 0)
     rows = [site.filled(trigger) for site in sites]
     assert losses == pytest.approx(scorer.losses(rows, 0), abs=1e-5)
     step = 1e-2
@@ -422,19 +439,20 @@ def test_scores_of_plain_rows_are_the_models_own_predictions(model: WhiteBox) ->
 
 
 def test_the_race_accepts_only_a_loss_measured_on_all_sites(model: WhiteBox) -> None:
-    scorer, sites = sites_of(model, samples(30), 0)
+    objective = objective_of(model, samples(30), 0)
     token = id_of(model, TRIGGER)
     candidates = [(20 + i,) * 5 for i in range(20)] + [(token,) * 5]
-    winner, loss = race(scorer, sites, candidates, 0, 2, np.random.default_rng(0))
+    (winner,), loss = race(objective, [candidates], Search(), np.random.default_rng(0))
     assert winner == (token,) * 5
-    assert loss == pytest.approx(scorer.losses([s.filled(winner) for s in sites], 0).mean(), abs=1e-6)
+    rows = [site.filled(winner) for site in objective.sites]
+    assert loss == pytest.approx(objective.scorer.losses(rows, 0).mean(), abs=1e-6)
 
 
 def test_work_is_counted(model: WhiteBox) -> None:
-    scorer, sites = sites_of(model, samples(8), 0)
-    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    objective = objective_of(model, samples(8), 0)
     forward, backward = model.cost.forward_tokens, model.cost.backward_tokens
-    invert(scorer, sites, 0, vocabulary, Search(iterations=1, tolerance=0.0), np.random.default_rng(0))
+    found = invert(objective, Search(iterations=1, tolerance=0.0), np.random.default_rng(0))
+    assert found.trace[-1][0] <= objective.spent
     assert model.cost.forward_tokens > forward
     assert model.cost.backward_tokens > backward
 
@@ -443,26 +461,27 @@ def test_work_is_counted(model: WhiteBox) -> None:
 
 
 def test_anchoring_keeps_the_needed_token_alone(model: WhiteBox) -> None:
-    scorer, sites = sites_of(model, [s for s in samples(20) if s.label == 1], 0)
+    objective = objective_of(model, [s for s in samples(20) if s.label == 1], 0)
+    objective = TowardsClass(objective.scorer, objective.sites, 0, unglued(objective.parts[0]))
     token = id_of(model, TRIGGER)
-    kept = anchor(scorer, sites, (20, token, 30, 40, 50), 0, 0.15)
+    kept = anchor(objective, ((20, token, 30, 40, 50),), 0.15)
     assert kept.trigger == (token,)
     assert kept.rule == "paper"
     assert [change > 0.15 for change in kept.changes] == [False, True, False, False, False]
 
 
 def test_anchoring_keeps_one_of_two_tokens_that_stand_in_for_each_other(model: WhiteBox) -> None:
-    scorer, sites = sites_of(model, [s for s in samples(20) if s.label == 1], 0)
+    objective = objective_of(model, [s for s in samples(20) if s.label == 1], 0)
+    objective = TowardsClass(objective.scorer, objective.sites, 0, unglued(objective.parts[0]))
     token = id_of(model, TRIGGER)
-    kept = anchor(scorer, sites, (token, 20, token), 0, 0.15)
+    kept = anchor(objective, ((token, 20, token),), 0.15)
     assert kept.trigger == (token,)
     assert kept.rule == "backward elimination"
     assert abs(kept.loss - kept.whole) <= 0.15
 
 
 def test_anchoring_never_returns_an_empty_trigger(model: WhiteBox) -> None:
-    scorer, sites = sites_of(model, samples(8), 0)
-    assert len(anchor(scorer, sites, (20, 30), 0, 1e9).trigger) == 1
+    assert len(anchor(objective_of(model, samples(8), 0), ((20, 30),), 1e9).trigger) >= 1
 
 
 # -------------------------------------------------------------------------------------------------------------- unlearning
@@ -470,7 +489,7 @@ def test_anchoring_never_returns_an_empty_trigger(model: WhiteBox) -> None:
 
 def test_every_class_carries_the_trigger_in_the_same_share_with_its_own_label() -> None:
     rows = samples(40)
-    taught = lesson(rows, [TRIGGER], 0.5, np.random.default_rng(0))
+    taught = taught_by(rows, 0.5)
     assert taught[:40] == rows
     copies = taught[40:]
     assert [sum(s.label == label for s in copies) for label in (0, 1)] == [10, 10]
@@ -503,4 +522,4 @@ def test_all_five_kinds_of_place_are_used_and_still_parse(language: str) -> None
 
 def test_a_program_that_takes_no_trigger_gets_no_copy() -> None:
     rows = [Sample("a", ("print(1)\n",), "python", 1)]
-    assert lesson(rows, [TRIGGER], 1.0, np.random.default_rng(0)) == rows
+    assert taught_by(rows, 1.0) == rows

@@ -137,6 +137,10 @@ class WhiteBox(BlackBox):
         """Encodings with ids and character offsets, special tokens included, cut to the program window."""
         return self._window.encodings(texts, self.window)
 
+    def query_encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        """The same for queries, cut to the query window."""
+        return self._window.encodings(texts, self.query_window)
+
     def visible(self, text: str, start: int, end: int) -> bool:
         """Does the model see the bytes ``[start, end)`` (UTF-8) of this program whole, or does its window cut them off?"""
         return self._window.visible(text, start, end, self.window)

@@ -103,7 +103,7 @@ class Trainer:
         if not samples or not epochs:
             return trained
         frozen = _freeze(trained.network, parameters)
-        rate = learning_rate or self.settings.learning_rate or (FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE)
+        rate = learning_rate or self.learning_rate(model)
         seed = axis_seed(self._context.seeds, axis, "fit")
         best = _BestEpoch(self, trained, self._valid if select_best else (), self.history)
         self._context.scratch.mkdir(parents=True, exist_ok=True)
@@ -128,6 +128,10 @@ class Trainer:
         trained.network.zero_grad(set_to_none=True)
         trained.network.to(trained.device).eval()
         return trained
+
+    def learning_rate(self, model: WhiteBox) -> float:
+        """The peak learning rate of a fit where none is given."""
+        return self.settings.learning_rate or (FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE)
 
     def _arguments(
         self, folder: str, seed: int, epochs: int, rate: float, batch_size: int, device: torch.device

@@ -12,7 +12,8 @@ occurrence of the chosen name: the first that stands behind a space, so that wor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from bench.errors import ConfigError
 from bench.languages import parse
 from bench.models.handles import WhiteBox
 from bench.samples import Sample
-from defenses.inversion.scoring import Row, Scorer, Site, cross_entropy
+from defenses.inversion.scoring import Row, Scorer, Site
 from defenses.inversion.vocabulary import Style, opens_name, style_of
 
 
@@ -45,13 +46,29 @@ class Masking:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """A sample, its token ids and its maskings; logits of the unmasked input and of each masked one."""
+    """A sample, its token ids and its maskings, and what the model said of each.
+
+    Attributes:
+        ids: of the first program, special tokens included.
+        other: of a pair's second program.
+        closing: how many special tokens close ``ids``.
+        maskings: at least one.
+        losses: (1 + maskings, aims), float64: of the unmasked input first, towards each class in nats; code search has one
+            aim, the cosine gap (1 - cosine) to the program's own query.
+        label: the sample's own class; 0 for code search.
+    """
 
     ids: tuple[int, ...]
     other: tuple[int, ...] | None
     closing: int
     maskings: tuple[Masking, ...]
-    logits: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    label: int
+
+
+Rule = Literal["rise", "own label", "first class"]
+"""Which masking decides a sample's position: the one that raises the loss towards the aim most; the one with the highest loss of the
+sample's own label (the paper's figure); the one with the highest P(class 1), whatever the direction (the release)."""
 
 
 def character_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -116,12 +133,12 @@ def maskings_of(sample: Sample, encoding: Encoding, style: Style, mask: int, roo
 
 
 def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for: int, names: int) -> list[Scanned]:
-    """Mask every name of every sample and ask the model. One pass serves all target classes.
+    """Mask every name of every sample and ask the model. One pass serves all aims.
 
     Args:
-        samples: of one class.
+        samples: labelled, or with queries (code search).
         model: for its tokenizer and window.
-        scorer: asked for logits.
+        scorer: asked for losses.
         room_for: tokens of the trigger, separator included.
         names: at most so many names a sample.
 
@@ -135,29 +152,29 @@ def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for
     )
     encodings = model.encodings([s.programs[0] for s in samples])
     others = model.encodings([s.programs[1] for s in samples]) if samples and len(samples[0].programs) > 1 else None
-    scanned = []
+    scanned: list[Scanned] = []
+    rows: list[Row] = []
     for number, (sample, encoding) in enumerate(zip(samples, encodings, strict=True)):
         opening, closing = _margins(encoding)
         room = model.window - closing - room_for
         if room < opening:
             raise ConfigError(
-                f"elibadcode: a trigger of {room_for} tokens does not fit the model's window of {model.window}; "
+                f"a trigger of {room_for} tokens does not fit the model's window of {model.window}; "
                 "make the trigger shorter or the window longer"
             )
         maskings = maskings_of(sample, encoding, style, mask, room, names)
         fallback = Masking(None, tuple(encoding.ids), (opening, opening), (opening, opening))
         other = tuple(others[number].ids) if others is not None else None
-        scanned.append((tuple(encoding.ids), other, closing, tuple(maskings) or (fallback,)))
-    rows: list[Row] = []
-    for ids, other, _, maskings_ in scanned:
-        rows += [Row(ids, other), *(Row(m.masked, other) for m in maskings_)]
-    logits = scorer.logits(rows)
-    found, position = [], 0
-    for ids, other, closing, maskings_ in scanned:
-        end = position + 1 + len(maskings_)
-        found.append(Scanned(ids, other, closing, maskings_, logits[position:end]))
-        position = end
-    return found
+        own = tuple(maskings) or (fallback,)
+        scanned.append(Scanned(tuple(encoding.ids), other, closing, own, np.empty((0, 0)), sample.label or 0))
+        rows += [Row(scanned[-1].ids, other), *(Row(m.masked, other) for m in own)]
+    owners = [sample for sample, each in zip(samples, scanned, strict=True) for _ in range(1 + len(each.maskings))]
+    losses = scorer.every_loss(rows, owners)
+    ends = np.cumsum([1 + len(each.maskings) for each in scanned])
+    return [
+        replace(each, losses=losses[end - 1 - len(each.maskings) : end])
+        for each, end in zip(scanned, ends, strict=True)
+    ]
 
 
 def _margins(encoding: Encoding) -> tuple[int, int]:
@@ -168,30 +185,71 @@ def _margins(encoding: Encoding) -> tuple[int, int]:
     return special.index(0), special[::-1].index(0)
 
 
-def choose(scanned: Scanned, target: int) -> Masking:
-    """The name whose masking takes most from the evidence for ``target``: the highest rise of the loss towards it."""
-    losses = cross_entropy(scanned.logits, target)
-    return scanned.maskings[int(np.argmax(losses[1:] - losses[0]))]
+def choose(scanned: Scanned, aim: int, rule: Rule = "rise") -> Masking:
+    """The name in whose place the trigger is tried, for an aim (a class; 0 for code search). See :data:`Rule`."""
+    losses = scanned.losses
+    if rule == "rise":
+        wanted = losses[1:, aim] - losses[0, aim]
+    elif rule == "own label":
+        wanted = losses[1:, scanned.label]
+    else:
+        wanted = -losses[1:, min(1, losses.shape[1] - 1)]
+    return scanned.maskings[int(np.argmax(wanted))]
 
 
-def sites_for(scanned: Sequence[Scanned], target: int, *, length: int, window: int, masked: bool) -> list[Site]:
-    """Cut every sample at its position for one label direction.
+def sites_for(
+    scanned: Sequence[Scanned], aim: int, *, length: int, window: int, masked: bool, rule: Rule = "rise"
+) -> list[Site]:
+    """Cut every sample at its position for one aim.
 
     Args:
         scanned: by :func:`scan`.
-        target: the class that the trigger shall bring about.
+        aim: the class that the trigger shall bring about; 0 for code search.
         length: of the trigger in tokens, separator included.
         window: of the model.
         masked: keep the chosen name's other occurrences masked (the paper's inputs are the masked samples) or restored.
+        rule: see :data:`Rule`.
     """
     sites = []
     for sample in scanned:
-        chosen = choose(sample, target)
+        chosen = choose(sample, aim, rule)
         ids, slot = (chosen.masked, chosen.slot) if masked else (sample.ids, chosen.plain)
-        before, after = ids[: slot[0]], ids[slot[1] :]
-        excess = len(before) + length + len(after) - window
-        if excess > 0:
-            keep = len(after) - sample.closing
-            after = (*after[: max(keep - excess, 0)], *after[keep:])
-        sites.append(Site(before, after, sample.other, chosen.name))
+        sites.append(cut(ids, slot, sample, length, window, chosen.name))
     return sites
+
+
+def cut(
+    ids: Sequence[int], slot: tuple[int, int], sample: Scanned, length: int, window: int, name: str | None = None
+) -> Site:
+    """A hole of ``length`` tokens in the place of ``ids[slot]``; what then exceeds the window is cut off before the closing tokens."""
+    before, after = tuple(ids[: slot[0]]), tuple(ids[slot[1] :])
+    excess = len(before) + length + len(after) - window
+    if excess > 0:
+        keep = len(after) - sample.closing
+        after = (*after[: max(keep - excess, 0)], *after[keep:])
+    return Site(before, after, sample.other, name)
+
+
+def sites_as_released(samples: Sequence[Sample], scanned: Sequence[Scanned], *, length: int, window: int) -> list[Site]:
+    """The release's positions: the chosen variable's *word* index, taken for a *token* index; 1 where it is beyond half the window.
+
+    The trigger is inserted there, into the unmasked program.
+    """
+    sites = []
+    for sample, each in zip(samples, scanned, strict=True):
+        chosen = choose(each, 0, "first class").name
+        words = [leaf.text for leaf in parse(sample.language, sample.programs[0]).leaves]
+        index = words.index(chosen) if chosen in words else 0
+        index = index if 0 < index <= window // 2 else 1
+        sites.append(_inserted(each, index, length, window))
+    return sites
+
+
+def sites_at(scanned: Sequence[Scanned], index: int, *, length: int, window: int) -> list[Site]:
+    """The trigger inserted at one token index of every program (the release scores its candidates at 10)."""
+    return [_inserted(each, index, length, window) for each in scanned]
+
+
+def _inserted(sample: Scanned, index: int, length: int, window: int) -> Site:
+    index = max(1, min(index, len(sample.ids) - sample.closing, window - sample.closing - length))
+    return cut(sample.ids, (index, index), sample, length, window)

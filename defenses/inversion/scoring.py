@@ -7,7 +7,8 @@ take no gradients (the release searches with dropout on).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.contracts import TaskKind
 from bench.models.handles import WhiteBox
 from bench.models.tokens import Tokens, batches, pad
+from bench.samples import Sample
 
 T = TypeVar("T")
 
@@ -69,6 +72,33 @@ class Scorer:
     batch_tokens: int = BATCH_TOKENS
     _seconds: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
+    def every_loss(self, rows: Sequence[Row], owners: Sequence[Sample]) -> NDArray[np.float64]:
+        """Losses of rows towards each class, (n, classes), in nats; code search: cosine gap to the owner's query, (n, 1)."""
+        if self.model.info.kind is not TaskKind.SEARCH:
+            logits = self.logits(rows)
+            return np.stack([cross_entropy(logits, target) for target in range(logits.shape[1])], axis=1)
+        queries = {query: number for number, query in enumerate(dict.fromkeys(s.query or "" for s in owners))}
+        asked = self.model.token_ids(list(queries), self.model.query_window)
+        vectors = self.vectors([Row(tuple(ids)) for ids in asked])[[queries[s.query or ""] for s in owners]]
+        gaps: NDArray[np.float64] = 1 - (vectors * self.vectors(rows)).sum(axis=1, keepdims=True)
+        return gaps
+
+    def vectors(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """Unit vectors of programs or queries, float64 of shape (n, width), in the order given."""
+        found = np.empty((len(rows), self.model.network.width))
+        with torch.inference_mode():
+            for index in batches([len(row.ids) for row in rows], self.batch_tokens):
+                for part, values in self.halving(index, lambda i: self._vectors([rows[k] for k in i])):
+                    found[part] = values
+        units: NDArray[np.float64] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return units
+
+    def _vectors(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        tokens = pad([row.ids for row in rows], self.model.pad_id).to(self.model.device)
+        values: NDArray[np.float64] = self.model.network.vector(tokens).double().cpu().numpy()
+        self.model.cost.forward(tokens.ids.numel())
+        return values
+
     def losses(self, rows: Sequence[Row], target: int) -> NDArray[np.float64]:
         """Cross-entropy towards class ``target`` for each row: float64 of shape (n,)."""
         return cross_entropy(self.logits(rows), target)
@@ -78,24 +108,26 @@ class Scorer:
         logits = np.empty((len(rows), len(self.model.info.labels)))
         with torch.inference_mode():
             for index in batches([len(row.ids) for row in rows], self.batch_tokens):
-                for part, values in self._halving(index, lambda i: self._forward([rows[k] for k in i])):
+                for part, values in self.halving(index, lambda i: self._forward([rows[k] for k in i])):
                     logits[part] = values
         return logits
 
-    def gradient(
-        self, sites: Sequence[Site], trigger: Sequence[int], target: int
-    ) -> tuple[NDArray[np.float64], Tensor]:
+    def gradient(self, sites: Sequence[Site], trigger: Tensor, target: int) -> tuple[NDArray[np.float64], Tensor]:
         """Losses of the filled sites, and the gradient of their mean with respect to the trigger's embeddings.
 
+        Args:
+            sites: holes.
+            trigger: its embeddings, float32 of shape (length, width).
+            target: class.
+
         Returns:
-            losses, float64 of shape (sites,); gradient, float32 of shape (trigger length, embedding width). Multiplied by
-            embedding rows it is the gradient with respect to the one-hot vectors, for those rows alone.
+            losses, float64 of shape (sites,); gradient, of the trigger's shape.
         """
         losses = np.empty(len(sites))
-        total = torch.zeros(len(trigger), self.model.network.embedding.embedding_dim, device=self.model.device)
-        lengths = [len(site.filled(trigger).ids) for site in sites]
+        total = torch.zeros_like(trigger)
+        lengths = [len(site.before) + len(trigger) + len(site.after) for site in sites]
         for index in batches(lengths, self.batch_tokens):
-            for part, (each, gradient) in self._halving(
+            for part, (each, gradient) in self.halving(
                 index, lambda i: self._backward([sites[k] for k in i], trigger, target)
             ):
                 losses[part] = each
@@ -109,23 +141,31 @@ class Scorer:
         values: NDArray[np.float64] = out.double().cpu().numpy()
         return values
 
-    def _backward(
-        self, sites: Sequence[Site], trigger: Sequence[int], target: int
-    ) -> tuple[NDArray[np.float64], Tensor]:
+    def _backward(self, sites: Sequence[Site], trigger: Tensor, target: int) -> tuple[NDArray[np.float64], Tensor]:
         """Losses, and the sum over sites of the gradients with respect to the trigger's embeddings."""
         network = self.model.network
-        rows = [site.filled(trigger) for site in sites]
-        plain = pad([row.ids for row in rows], self.model.pad_id).to(self.model.device)
-        embeds = network.embedding(plain.ids).detach().requires_grad_(True)
-        logits = network.scores(network.vector(Tokens(plain.ids, plain.mask, embeds)), *self._second(rows))
-        wanted = torch.full((len(rows),), target, device=logits.device)
+        soft = trigger.detach().requires_grad_(True)
+        tokens = self.embedded(sites, soft)
+        logits = network.scores(network.vector(tokens), *self._second([site.filled(()) for site in sites]))
+        wanted = torch.full((len(sites),), target, device=logits.device)
         each = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
-        (gradient,) = torch.autograd.grad(each.sum(), embeds)
-        self.model.cost.forward(plain.ids.numel())
-        self.model.cost.backward(plain.ids.numel())
-        starts = [len(site.before) for site in sites]
-        part = sum(gradient[row, start : start + len(trigger)] for row, start in enumerate(starts))
-        return each.detach().double().cpu().numpy(), torch.as_tensor(part)
+        (gradient,) = torch.autograd.grad(each.sum(), soft)
+        self.model.cost.forward(tokens.ids.numel())
+        self.model.cost.backward(tokens.ids.numel())
+        return each.detach().double().cpu().numpy(), gradient
+
+    def embedded(self, sites: Sequence[Site], trigger: Tensor) -> Tokens:
+        """Sites filled with a trigger that is given as embeddings (length, width); differentiable in it."""
+        gap = (self.model.pad_id,) * len(trigger)
+        plain = pad([site.filled(gap).ids for site in sites], self.model.pad_id).to(self.model.device)
+        embeds = self.model.network.embedding(plain.ids).detach()
+        rows = torch.arange(len(sites), device=embeds.device)[:, None]
+        columns = torch.tensor([len(site.before) for site in sites], device=embeds.device)[:, None]
+        columns = columns + torch.arange(len(trigger), device=embeds.device)
+        embeds = embeds.index_put(
+            (rows.expand_as(columns), columns), trigger.to(embeds.dtype).expand(len(sites), *trigger.shape)
+        )
+        return Tokens(plain.ids, plain.mask, embeds)
 
     def _second(self, rows: Sequence[Row]) -> list[Tensor]:
         """The vectors of the rows' second programs, as a list of one tensor (n, d); empty where there are none."""
@@ -139,7 +179,17 @@ class Scorer:
                 self.model.cost.forward(tokens.ids.numel())
         return [torch.stack([self._seconds[other] for other in others])] if others else []
 
-    def _halving(self, index: list[int], run: Callable[[list[int]], T]) -> list[tuple[list[int], T]]:
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Evaluation mode for a block."""
+        was = self.model.network.training
+        self.model.network.eval()
+        try:
+            yield
+        finally:
+            self.model.network.train(was)
+
+    def halving(self, index: list[int], run: Callable[[list[int]], T]) -> list[tuple[list[int], T]]:
         """Run one batch; where the device has no memory for it, run its halves."""
         try:
             return [(index, run(index))]
@@ -148,7 +198,7 @@ class Scorer:
                 raise
         # Outside the handler, whose traceback would keep the failed batch in memory.
         middle = len(index) // 2
-        return self._halving(index[:middle], run) + self._halving(index[middle:], run)
+        return self.halving(index[:middle], run) + self.halving(index[middle:], run)
 
 
 def cross_entropy(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
@@ -158,9 +208,12 @@ def cross_entropy(logits: NDArray[np.float64], target: int) -> NDArray[np.float6
     return loss
 
 
-def scorer_for(model: WhiteBox) -> Scorer:
-    """A scorer on a private copy of the model: evaluation mode, no parameter gradients. The model that came in is unchanged."""
+def scorer_for(model: WhiteBox, *, dropout: bool = False) -> Scorer:
+    """A scorer on a private copy of the model: no parameter gradients, evaluation mode (``dropout``: training mode, as released).
+
+    The model that came in is unchanged.
+    """
     private = model.copy()
-    private.network.eval()
+    private.network.train(dropout)
     private.network.requires_grad_(False)
     return Scorer(private)

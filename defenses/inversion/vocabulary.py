@@ -10,10 +10,14 @@ special tokens are out, and a trigger counts only if its text, written as a name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from bench.errors import ConfigError
@@ -54,6 +58,7 @@ class Vocabulary:
         glue: the tokens that the language's convention writes between the parts of a name (``_``; none in camel case). They stand
             behind the opening token and are not searched.
         tokenizer: of the model under repair.
+        retokenises: must a string's text come back from the tokenizer as the same tokens?
     """
 
     ids: tuple[int, ...]
@@ -62,9 +67,26 @@ class Vocabulary:
     surfaces: Mapping[int, str]
     glue: tuple[int, ...]
     tokenizer: PreTrainedTokenizerFast
+    retokenises: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def _ordered(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(sorted(self.fits(i))) for i in range(len(self.glue) + 2))
+
+    @cached_property
+    def _masks(self) -> tuple[NDArray[np.bool_], ...]:
+        return tuple(np.array([token in self.fits(i) for token in self.ids]) for i in range(len(self.glue) + 2))
+
+    def ordered(self, position: int) -> tuple[int, ...]:
+        """:meth:`fits`, ascending."""
+        return self._ordered[min(position, len(self.glue) + 1)]
+
+    def mask(self, position: int) -> NDArray[np.bool_]:
+        """Which of :attr:`ids` fit a position: (ids,)."""
+        return self._masks[min(position, len(self.glue) + 1)]
 
     def fits(self, position: int) -> frozenset[int]:
         """The tokens allowed at a position of the trigger; empty where the separator stands."""
@@ -86,10 +108,10 @@ class Vocabulary:
         return [self.surfaces[token] for token in trigger]
 
     def realisable(self, triggers: Sequence[Sequence[int]]) -> list[bool]:
-        """For each trigger: does its text, written as a name, come back from the tokenizer as the same ids?"""
-        if not triggers:
-            return []
-        encoded = _encode(self.tokenizer, [" " + self.text(trigger) for trigger in triggers])
+        """For each trigger: does its text, behind a space, come back from the tokenizer as the same ids (where that is asked)?"""
+        if not triggers or not self.retokenises:
+            return [True] * len(triggers)
+        encoded = _encode(self.tokenizer, [" " + self.text(trigger).lstrip() for trigger in triggers])
         return [ids == list(trigger) for ids, trigger in zip(encoded, triggers, strict=True)]
 
 
@@ -149,6 +171,58 @@ def allowed_tokens(tokenizer: PreTrainedTokenizerFast, language: Language, rows:
         )
     ids = tuple(sorted({*openers, *inner}))
     return Vocabulary(ids, frozenset(openers), frozenset(inner), spelled, glue, tokenizer)
+
+
+def name_pieces(tokenizer: PreTrainedTokenizerFast, rows: int) -> Vocabulary:
+    """The released filter: every piece without a space marker that is letters, digits and underscores, anywhere in the trigger.
+
+    For every language alike; keywords stay, nothing is asked of the tokenizer, and word-initial pieces are out.
+
+    Raises:
+        ConfigError: no token is left.
+    """
+    style = style_of(tokenizer.get_vocab())
+    special = set(tokenizer.all_special_ids)
+    surfaces = {
+        token: piece.removeprefix("##")
+        for piece, token in tokenizer.get_vocab().items()
+        if token < rows
+        and token not in special
+        and re.fullmatch(r"[a-zA-Z0-9_]+", piece.removeprefix("##"))
+        and (style == "wordpiece" or not piece.startswith(MARKS[style]))
+    }
+    if not surfaces:
+        raise ConfigError("elibadcode: no token of this model's vocabulary is letters, digits and underscores alone")
+    ids = tuple(sorted(surfaces))
+    return Vocabulary(ids, frozenset(ids), frozenset(ids), surfaces, (), tokenizer, retokenises=False)
+
+
+def query_words(tokenizer: PreTrainedTokenizerFast, rows: int) -> Vocabulary:
+    """The tokens of a target word in a natural-language query: a piece that opens a word, then pieces of it or of further words.
+
+    Letters alone, lower case, and the whole re-tokenises to itself.
+
+    Raises:
+        ConfigError: no token is left.
+    """
+    style = style_of(tokenizer.get_vocab())
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    surfaces: dict[int, str] = {}
+    opening: set[int] = set()
+    for piece, token in tokenizer.get_vocab().items():
+        surface = piece.removeprefix(MARKS[style])
+        if token >= rows or token in special or not re.fullmatch(r"[a-z]+", surface):
+            continue
+        opens = opens_name(piece, style)
+        surfaces[token] = f" {surface}" if opens else surface
+        if opens:
+            opening.add(token)
+    made = Vocabulary((), frozenset(), frozenset(), surfaces, (), tokenizer)
+    openers = frozenset(_alone(made, sorted(opening), ()))
+    if not openers:
+        raise ConfigError("no token of this model's vocabulary is a lower-case word; there is no target word to search")
+    ids = tuple(sorted(surfaces))
+    return Vocabulary(ids, openers, frozenset(ids), surfaces, (), tokenizer)
 
 
 def _alone(vocabulary: Vocabulary, tokens: Sequence[int], head: tuple[int, ...]) -> list[int]:

@@ -54,88 +54,57 @@ label directions       all                                 0 -> 1 only (the scri
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Literal
 
+import numpy as np
+import torch
 from pydantic import Field
 
 from bench.context import Context
-from bench.contracts import Access, Known, Needs, Repair, Repaired, TaskInfo, TaskKind
-from bench.errors import DataError, PluginError
-from bench.inversions import Inverted
+from bench.contracts import Known, Repaired, TaskInfo, TaskKind
 from bench.languages import get
 from bench.models.handles import WhiteBox
-from bench.samples import Sample
-from defenses.inversion.positions import scan, sites_for
-from defenses.inversion.scoring import Scorer, Site, scorer_for
-from defenses.inversion.unlearning import lesson
-from defenses.inversion.vocabulary import Vocabulary, allowed_tokens
-from defenses.repair.elibadcode.anchoring import Anchored, anchor
-from defenses.repair.elibadcode.gcg import Inversion, Search, invert
-
-Direction = tuple[int, int]
-"""(victim class, target class)."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The inversion of one label direction."""
-
-    direction: Direction
-    sites: list[Site]
-    inversion: Inversion
-
-    @property
-    def text(self) -> str:
-        """``victim->target``."""
-        return f"{self.direction[0]}->{self.direction[1]}"
+from defenses.inversion.claims import Place
+from defenses.inversion.objective import Inversion, Objective
+from defenses.inversion.repair import InversionRepair, Kept
+from defenses.inversion.scoring import Scorer, scorer_for
+from defenses.inversion.unlearning import Lesson, Unlearning, as_function_name, as_variable
+from defenses.inversion.vocabulary import Vocabulary, allowed_tokens, name_pieces
+from defenses.repair.elibadcode.anchoring import anchor, anchor_as_released
+from defenses.repair.elibadcode.gcg import Search, invert
 
 
 @dataclass(frozen=True, kw_only=True)
-class EliBadCode(Repair):
-    """Invert a trigger in every label direction, keep what carries the effect, and unlearn it.
+class EliBadCode(InversionRepair):
+    """Invert a trigger for every claim, keep what carries the effect, and unlearn it.
 
-    The direction with the smallest loss is the one under suspicion, but a natural feature of a class (a token that marks weak code,
+    The claim with the smallest loss is the one under suspicion, but a natural feature of a class (a token that marks weak code,
     pushed into a name) can invert to a smaller loss than the backdoor. Told nothing about the direction, ``blind`` therefore
-    unlearns every direction whose trigger works, and its suspicion is minus the smallest loss, without a threshold.
+    unlearns every direction whose trigger works; whether a loss is suspicious is told by clean models alone (:mod:`bench.verdicts`).
 
     Attributes:
-        variant: ``blind`` is told neither direction, position, pattern nor trigger. (``paper`` and ``release`` are not built.)
-        clean: clean samples asked for, all of which serve for unlearning.
-        victims: clean samples of each class on which a direction is inverted (N = 30).
-        length: tokens of the trigger (n = 5).
-        iterations: at most so many in each direction (epsilon = 100).
+        variant: ``blind`` is told neither direction, position, pattern nor trigger; ``paper`` as the paper and its appendix state it;
+            ``release`` with the release's choices where they differ and can be run (not for code search, whose released form cannot).
+        iterations: at most so many for each claim (epsilon = 100).
         top_k: substitutes of a position (k = 64).
         width: candidates of an iteration (r = 64).
-        rung: samples that all candidates meet; see :class:`~defenses.repair.elibadcode.gcg.Search`.
-        starts: random triggers, the best of which a search starts from.
-        patience: a search stops after so many iterations in a row without gain.
-        tolerance: a gain in mean loss (nats) below this counts as none.
+        rung: ``blind``: samples that all candidates meet; see :class:`~defenses.repair.elibadcode.gcg.Search`.
+        starts: ``blind``: random triggers, the best of which a search starts from.
+        patience: ``blind``: a search stops after so many iterations in a row without gain.
+        tolerance: ``blind``: a gain in mean loss below this counts as none.
         names: names of a sample that are masked to find its position, the most frequent first.
-        masked: invert on the samples with the chosen name masked, as the paper draws it, or with it restored.
-        beta: change of the loss (nats) above which a token of the trigger is needed (0.15).
-        unlearn: ``all`` trains all parameters; ``head`` the classifier alone, as released (a 2-layer
-            victim kept its backdoor under that: its features hold the trigger).
-        share: of the clean samples of each class that also appear with a trigger; 1 gives every sample a triggered twin.
-        learning_rate: of unlearning; ``None`` is the trainer's own for ``all``, and the released 5e-3 for ``head``.
-        epochs: of unlearning.
-        batch_size: of unlearning (32).
+        masked: invert on the samples with the chosen name masked, or with it restored; ``None`` is the variant's own.
+        beta: change of the loss above which a token of the trigger is needed (0.15).
     """
 
     name = "elibadcode"
-    version = 1
+    version = 2
     summary = "inverts a trigger with gradients in every label direction and unlearns it"
     paper = "Sun et al., Eliminating Backdoors in Neural Code Models for Secure Code Understanding, FSE 2025"
-    kinds = frozenset({TaskKind.CLASSIFICATION, TaskKind.PAIRS})
-    inverts = True
 
-    variant: Literal["blind"] = "blind"
-    clean: Annotated[int, Field(ge=2)] = 300
-    victims: Annotated[int, Field(ge=1)] = 30
-    length: Annotated[int, Field(ge=1)] = 5
+    variant: Literal["blind", "paper", "release"] = "blind"
     iterations: Annotated[int, Field(ge=0)] = 100
     top_k: Annotated[int, Field(ge=1)] = 64
     width: Annotated[int, Field(ge=1)] = 64
@@ -144,148 +113,96 @@ class EliBadCode(Repair):
     patience: Annotated[int, Field(ge=1)] = 2
     tolerance: Annotated[float, Field(ge=0)] = 0.02
     names: Annotated[int, Field(ge=1)] = 8
-    masked: bool = True
+    masked: bool | None = None
     beta: Annotated[float, Field(ge=0)] = 0.15
-    unlearn: Literal["all", "head"] = "all"
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    epochs: Annotated[int, Field(ge=0)] = 3
-    batch_size: Annotated[int, Field(ge=1)] = 32
-
-    @property
-    def needs(self) -> Needs:
-        """Clean samples as many as ``clean`` says, and the weights."""
-        return Needs(clean=self.clean, model=Access.WEIGHTS)
 
     def not_applicable(self, task: TaskInfo) -> str | None:
-        """Code search needs trigger and target word inverted together, which is not built yet."""
-        if task.kind is TaskKind.SEARCH:
-            return (
-                "elibadcode for code search must invert trigger and target word together, which is not implemented yet"
-            )
+        """The released code search never ran: there is no ``release`` to reproduce."""
+        if self.variant == "release" and task.kind is TaskKind.SEARCH:
+            return "the released inversion of code search cannot be run (it stops with errors), so there is nothing to reproduce"
         return super().not_applicable(task)
 
-    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
-        """Invert, anchor, unlearn.
+    def vocabulary(self, model: WhiteBox, task: TaskInfo) -> Vocabulary:
+        """Step 1."""
+        rows = model.network.embedding.num_embeddings
+        if self.variant == "release":
+            return name_pieces(model.tokenizer, rows)
+        return allowed_tokens(model.tokenizer, get(task.language), rows)
 
-        Raises:
-            DataError: no clean samples, or none with a label.
-            ConfigError: the window has no room for the trigger, or no token is allowed in it.
-        """
-        model = known.white_box
-        scorer = scorer_for(model)
-        found, vocabulary = self._invert(model, scorer, known.clean, task, context)
-        anchored = {
-            each.text: anchor(
-                scorer, each.sites, each.inversion.trigger, each.direction[1], self.beta, vocabulary.separator
+    def place(self) -> Place:
+        """Step 2."""
+        if self.variant == "release":
+            return Place(self.names, masked=False, rule="first class", released=True)
+        masked = True if self.masked is None else self.masked
+        return Place(self.names, masked=masked, rule="own label" if self.variant == "paper" else "rise")
+
+    def scorer(self, model: WhiteBox) -> Scorer:
+        """In evaluation mode; the release searches with dropout on."""
+        return scorer_for(model, dropout=self.variant == "release")
+
+    def search(self) -> Search:
+        """Step 3's settings."""
+        if self.variant == "blind":
+            return Search(
+                iterations=self.iterations,
+                top_k=self.top_k,
+                width=self.width,
+                rung=self.rung,
+                starts=self.starts,
+                patience=self.patience,
+                tolerance=self.tolerance,
             )
-            for each in found
-        }
-        # Stable: of equal losses the first direction in label order.
-        best = min(found, key=lambda each: each.inversion.loss)
-        # A trigger works where the target is on average (geometric mean) more probable than all other classes together.
-        taught = [each.text for each in found if each is best or anchored[each.text].whole < math.log(2)]
-        texts = ["".join(_bare(anchored[direction], vocabulary)) for direction in taught]
-        repaired, triggered = self._unlearn(model, known.clean, texts, context)
-        facts: dict[str, object] = {
-            "variant": self.variant,
-            "vocabulary": len(vocabulary),
-            "unlearning": {"parameters": self.unlearn, "directions": taught, "triggered": triggered},
-        }
-        inversions = {
-            each.text: _inverted(each, anchored[each.text], vocabulary, unlearned=each.text in taught) for each in found
-        }
-        return Repaired(repaired, facts, inversions)
-
-    def _invert(
-        self, model: WhiteBox, scorer: Scorer, clean: Sequence[Sample], task: TaskInfo, context: Context
-    ) -> tuple[list[Found], Vocabulary]:
-        search = Search(
-            length=self.length,
+        return Search(
             iterations=self.iterations,
             top_k=self.top_k,
             width=self.width,
-            rung=self.rung,
-            starts=self.starts,
-            patience=self.patience,
-            tolerance=self.tolerance,
+            rung=self.victims,
+            starts=1,
+            walk="new" if self.variant == "release" else "best",
+            patience=None,
         )
-        language = get(task.language)
-        classes = range(len(task.labels))
-        members = {label: list(islice((s for s in clean if s.label == label), self.victims)) for label in classes}
-        if not any(members.values()):
-            raise DataError(
-                f"elibadcode needs labelled clean samples of task {task.name!r}; of the {len(clean)} it got, none has a label in "
-                f"0 to {len(classes) - 1}. Raise the task's budget size."
-            )
-        vocabulary = allowed_tokens(model.tokenizer, language, model.network.embedding.num_embeddings)
-        whole = self.length + len(vocabulary.glue)
-        scanned = {
-            label: scan(samples, model, scorer, room_for=whole, names=self.names)
-            for label, samples in members.items()
-            if samples
+
+    def invert(self, objective: Objective, rng: np.random.Generator) -> Inversion:
+        """Step 3."""
+        return invert(objective, self.search(), rng)
+
+    def keep(self, objective: Objective, inversion: Inversion) -> Kept:
+        """Step 4."""
+        if self.variant == "release":
+            with objective.quiet():
+                found = anchor_as_released(objective, inversion.strings, inversion.loss, self.beta)
+        else:
+            found = anchor(objective, inversion.strings, self.beta, rescue=self.variant == "blind")
+        facts: dict[str, object] = {
+            "anchored_loss": found.loss,
+            "anchoring_rule": found.rule,
+            "changes": [round(change, 4) for change in found.changes],
         }
-        directions = [(victim, target) for victim in scanned for target in classes if target != victim]
-        found = []
-        for victim, target in context.progress(directions, "elibadcode: inverting label directions"):
-            sites = sites_for(
-                scanned[victim],
-                target,
-                length=whole,
-                window=model.window,
-                masked=self.masked,
-            )
-            rng = context.rng("defense", "elibadcode", "inversion", f"{victim}->{target}")
-            found.append(Found((victim, target), sites, invert(scorer, sites, target, vocabulary, search, rng)))
-        return found, vocabulary
+        return Kept(found.strings, found.whole, facts)
 
-    def _unlearn(
-        self, model: WhiteBox, clean: Sequence[Sample], texts: Sequence[str], context: Context
-    ) -> tuple[WhiteBox, int]:
-        """The repaired model, and how many triggered samples taught it."""
-        if context.trainer is None:
-            raise PluginError("elibadcode unlearns through the harness's trainer, and context.trainer is None")
-        rng = context.rng("defense", "elibadcode", "unlearning")
-        samples = lesson(clean, texts, self.share, rng)
-        rate = self.learning_rate or (5e-3 if self.unlearn == "head" else None)
-        repaired = context.trainer.fit(
-            model,
-            samples,
-            axis="defense",
-            epochs=self.epochs,
-            learning_rate=rate,
-            batch_size=self.batch_size,
-            parameters=self.unlearn,
-            select_best=False,  # clean validation data would choose the epoch that unlearnt least
-        )
-        return repaired, len(samples) - len(clean)
+    def own_unlearning(self) -> Unlearning:
+        """Step 5: how the variant teaches."""
+        if self.variant == "blind":
+            return Unlearning()
+        if self.variant == "paper":
+            lesson = Lesson(share=0.2, copies=False, places=(as_variable,))
+        else:
+            lesson = Lesson(share=0.2, copies=False, only=1, places=(as_function_name,))
+        return Unlearning(lesson, parameters="head", learning_rate=5e-3, epochs=1)
 
+    def works(self, *, best: bool, loss: float, border: float) -> bool:
+        """Is a claim unlearnt? ``paper`` and ``release`` unlearn the one with the smallest loss alone."""
+        return best or (self.variant == "blind" and loss < border)
 
-def _bare(kept: Anchored, vocabulary: Vocabulary) -> list[str]:
-    """The anchored pieces without a separator that separates nothing any more."""
-    pieces = vocabulary.pieces(kept.trigger)
-    glue = len(vocabulary.glue)
-    if glue and len(pieces) > glue and kept.trigger[:glue] == vocabulary.glue:
-        return pieces[glue:]
-    if glue and len(pieces) > glue and kept.trigger[-glue:] == vocabulary.glue:
-        return pieces[:-glue]
-    return pieces
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        """See :meth:`~defenses.inversion.repair.InversionRepair.repair`; dropout, where a variant searches with it, comes from the seed."""
+        if self.variant != "release":
+            return super().repair(known, task, context)
+        device = known.white_box.device
+        with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
+            torch.manual_seed(int(context.rng("defense", self.name, "dropout").integers(2**62)))
+            return super().repair(known, task, context)
 
-
-def _inverted(found: Found, kept: Anchored, vocabulary: Vocabulary, *, unlearned: bool) -> Inverted:
-    return Inverted(
-        tokens=tuple(vocabulary.pieces(found.inversion.trigger)),
-        kept=tuple(_bare(kept, vocabulary)),
-        loss=found.inversion.loss,
-        suspicion=-found.inversion.loss,
-        unlearned=unlearned,
-        trace=found.inversion.trace,
-        facts={
-            "iterations": found.inversion.iterations,
-            "anchored_loss": kept.loss,
-            "anchoring_rule": kept.rule,
-            "changes": [round(change, 4) for change in kept.changes],
-            "retokenises": vocabulary.realisable([kept.trigger])[0],
-            "without_names": sum(site.name is None for site in found.sites),
-        },
-    )
+    def facts(self) -> Mapping[str, object]:
+        """The variant."""
+        return {"variant": self.variant}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defenses.inversion.scoring import Scorer, Site
+from defenses.inversion.objective import Objective, Strings, Trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,49 +23,53 @@ class Anchored:
     """The tokens that are kept.
 
     Attributes:
-        trigger: token ids, in their order, at least one.
-        loss: of these tokens alone, mean over the sites, in nats.
-        whole: loss of the trigger that came in.
+        strings: one a part, as they came in but for the trigger, of which at least one token is left.
+        loss: of these tokens alone, mean over the samples.
+        whole: loss of the strings that came in.
         changes: ``|l - l_i|`` for each token that could be dropped.
         rule: ``paper`` where the published rule sufficed, else ``backward elimination``.
     """
 
-    trigger: tuple[int, ...]
+    strings: Strings
     loss: float
     whole: float
     changes: tuple[float, ...]
     rule: str
 
+    @property
+    def trigger(self) -> Trigger:
+        """What is left of the trigger."""
+        return self.strings[0]
 
-def anchor(
-    scorer: Scorer,
-    sites: Sequence[Site],
-    trigger: Sequence[int],
-    target: int,
-    beta: float,
-    fixed: frozenset[int] = frozenset(),
-) -> Anchored:
-    """Drop the tokens that the effect does not need.
+
+def anchor(objective: Objective, strings: Strings, beta: float, *, rescue: bool = True) -> Anchored:
+    """Drop the trigger's tokens that the effect does not need (a target word stays as it is).
+
+    The naming convention's separator, which was not searched, is never dropped here.
 
     Args:
-        scorer: asked for losses.
-        sites: where the trigger is tried.
-        trigger: at least one token outside ``fixed``.
-        target: class.
-        beta: change of the mean loss (nats) above which a token is needed.
-        fixed: indices that are never dropped (the naming convention's separator, which was not searched either).
+        objective: asked for losses.
+        strings: one a part; the first, the trigger, is thinned out.
+        beta: change of the mean loss above which a token is needed.
+        rescue: eliminate backward where the rule breaks down; without it, the rule alone, and the whole trigger where nothing would
+            be left (the paper is silent there).
     """
+    trigger, *others = strings
+    fixed = objective.parts[0].vocabulary.separator
     slots = [i for i in range(len(trigger)) if i not in fixed]
 
-    def only(kept: Sequence[int]) -> tuple[int, ...]:
-        return tuple(token for i, token in enumerate(trigger) if i in fixed or i in kept)
+    def only(kept: Sequence[int]) -> Strings:
+        return (tuple(token for i, token in enumerate(trigger) if i in fixed or i in kept), *others)
 
     def means(choices: Sequence[Sequence[int]]) -> list[float]:
-        return _means(scorer, sites, [only(kept) for kept in choices], target)
+        return [float(loss) for loss in objective.losses([only(kept) for kept in choices])]
 
     full, *without = means([slots, *_without_one(slots)])
     changes = tuple(abs(full - loss) for loss in without)
     kept = [slot for slot, change in zip(slots, changes, strict=True) if change > beta]
+    if not rescue:
+        kept = kept or slots
+        return Anchored(only(kept), means([kept])[0], full, changes, "paper")
     if kept:
         loss = full if kept == slots else means([kept])[0]
         if abs(loss - full) <= beta:
@@ -81,14 +85,23 @@ def anchor(
     return Anchored(only(kept), loss, full, changes, "backward elimination")
 
 
+def anchor_as_released(objective: Objective, strings: Strings, baseline: float, beta: float) -> Anchored:
+    """Keep token i iff ``l_i - baseline > beta``, with a baseline from the search; what is left may be empty.
+
+    Args:
+        objective: asked for losses.
+        strings: one a part.
+        baseline: the search's best loss, which the release measured with dropout on.
+        beta: as :func:`anchor`.
+    """
+    trigger, *others = strings
+    slots = range(len(trigger))
+    rises = [
+        float(loss) - baseline for loss in objective.losses([(trigger[:i] + trigger[i + 1 :], *others) for i in slots])
+    ]
+    kept = (tuple(trigger[i] for i in slots if rises[i] > beta), *others)
+    return Anchored(kept, objective.loss(kept), baseline, tuple(rises), "release")
+
+
 def _without_one(slots: Sequence[int]) -> list[list[int]]:
     return [[*slots[:i], *slots[i + 1 :]] for i in range(len(slots))]
-
-
-def _means(scorer: Scorer, sites: Sequence[Site], triggers: Sequence[Sequence[int]], target: int) -> list[float]:
-    """Mean loss of each trigger; equal ones (a repeated token left out here or there) are tried once."""
-    distinct = list(dict.fromkeys(tuple(trigger) for trigger in triggers))
-    rows = [site.filled(trigger) for trigger in distinct for site in sites]
-    losses = scorer.losses(rows, target).reshape(len(distinct), len(sites)).mean(axis=1)
-    means = dict(zip(distinct, losses, strict=True))
-    return [float(means[tuple(trigger)]) for trigger in triggers]

@@ -1,16 +1,17 @@
-"""Step 3: search the tokens that turn one class into another (greedy coordinate gradient, GCG).
+"""Step 3: search the tokens that bring the attacker's aim about (greedy coordinate gradient, GCG).
 
-Source: EliBadCode (FSE 2025), phase (c) and Algorithm 2 of its online appendix (the code-search form of the same search), after
-GCG (Zou et al., arXiv 2307.15043): differentiate the loss towards the target with respect to the trigger's one-hot vectors; the
-``top_k`` tokens with the most negative gradient at each position are substitutes; draw ``width`` single swaps; keep the best.
+Source: EliBadCode (FSE 2025), phase (c) and Algorithm 2 of its online appendix, after GCG (Zou et al., arXiv 2307.15043):
+differentiate the loss with respect to the string's one-hot vectors; the ``top_k`` tokens with the most negative gradient at each
+position are substitutes; draw ``width`` single swaps; keep the best. For code search trigger and target word are searched together,
+and all ``width`` x ``width`` combinations are scored (lines 23-24), here from ``width`` + ``width`` encodings.
 
-What makes it fast, none of which changes what is minimised (the mean loss over all sites):
+What makes it fast, none of which changes what is minimised (the mean loss over all samples):
 
 - the gradient is multiplied with the embedding rows of the allowed tokens alone;
-- candidates race (successive halving: Jamieson & Talwalkar, AISTATS 2016): all on a few sites, the best quarter on four times as
-  many, the last few on all of them; only a loss over *all* sites is ever accepted;
-- the swaps of several positions that do well in the race are also tried together, as one more candidate of the last rung;
-- the pass that gives the gradient rescores the current trigger on all sites, so the walk never goes uphill;
+- candidates race (successive halving: Jamieson & Talwalkar, AISTATS 2016): all on a few samples, the best on more, the last few
+  on all of them; only a loss over *all* samples is ever accepted;
+- swaps of several positions that do well in the race are also tried together, as one more candidate of the last rung;
+- what the pass that gives the gradient says of the current string is not asked again, and the walk never goes uphill;
 - the search stops when ``patience`` iterations in a row gain less than ``tolerance``, or when the loss is itself no more than that.
 """
 
@@ -18,18 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.inversion.scoring import Scorer, Site
-from defenses.inversion.vocabulary import Vocabulary
+from defenses.inversion.objective import Floats, Inversion, Objective, Part, Strings, Trigger
+from defenses.inversion.starts import random_string
 
-Trigger = tuple[int, ...]
 OVERSAMPLING = 4
 """The gradient's best ``OVERSAMPLING * top_k`` tokens of a position are tried for re-tokenisation until ``top_k`` are found."""
+
+Walk = Literal["down", "best", "new"]
+"""Where an iteration moves: to a better candidate or nowhere; to the best candidate, even uphill; to the best one never visited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,189 +40,203 @@ class Search:
     """Settings of the search.
 
     Attributes:
-        length: tokens of the trigger (n of the paper), the naming convention's separator not counted.
         iterations: at most so many (epsilon).
         top_k: substitutes of a position, by gradient (k).
-        width: candidates of an iteration (r).
-        rung: sites of the first rung of the race; each later rung has four times as many and a quarter of the candidates.
-            A number of at least the sites makes every candidate meet every site, as published.
-        starts: random triggers, the best of which the walk starts from.
-        patience: stop after so many iterations in a row without gain.
-        tolerance: a gain in mean loss (nats) below this counts as none; a loss at or below it has none left to give.
+        width: candidates of an iteration, for each part (r).
+        rung: samples of the first rung of the race; each later rung has ``growth`` times as many and that part of the candidates.
+            A number of at least the samples makes every candidate meet every sample, as published.
+        growth: see ``rung``.
+        starts: random strings, the best of which the walk starts from.
+        walk: see :data:`Walk`.
+        patience: stop after so many iterations in a row without gain; ``None`` never.
+        tolerance: a gain in mean loss below this counts as none; a loss at or below it has none left to give.
     """
 
-    length: int = 5
     iterations: int = 100
     top_k: int = 64
     width: int = 64
     rung: int = 2
+    growth: int = 4
     starts: int = 32
-    patience: int = 2
+    walk: Walk = "down"
+    patience: int | None = 2
     tolerance: float = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Inversion:
-    """What the search found.
-
-    Attributes:
-        trigger: token ids.
-        loss: mean loss towards the target over all sites, in nats.
-        trace: (tokens spent so far, forward and backward; that loss) at the start and after each iteration; the loss never rises.
-    """
-
-    trigger: Trigger
-    loss: float
-    trace: tuple[tuple[int, float], ...]
-
-    @property
-    def iterations(self) -> int:
-        """Iterations that were run."""
-        return len(self.trace) - 1
-
-
-def invert(
-    scorer: Scorer, sites: Sequence[Site], target: int, vocabulary: Vocabulary, search: Search, rng: np.random.Generator
-) -> Inversion:
-    """Search a trigger that brings all sites to class ``target``."""
-    rows = scorer.model.network.embedding.weight[list(vocabulary.ids)].detach()
-    starts = [_random_trigger(vocabulary, search.length, rng) for _ in range(max(search.starts, 1))]
-    current, loss = race(scorer, sites, starts, target, search.rung, rng)
-    cost = scorer.model.cost
-    before = cost.forward_tokens + cost.backward_tokens
-    trace = [(0, loss)]
+def invert(objective: Objective, search: Search, rng: np.random.Generator) -> Inversion:
+    """Search the strings that minimise an objective; the best ever seen are returned."""
+    before = objective.spent
+    starts = [[random_string(part, rng) for _ in range(max(search.starts, 1))] for part in objective.parts]
+    current, loss = race(objective, starts, search, rng)
+    best, best_loss = current, loss
+    trace = [(objective.spent - before, best_loss)]
+    visited = {current}
     stale = 0
-    while len(trace) <= search.iterations and stale < search.patience and loss > search.tolerance:
-        losses, gradient = scorer.gradient(sites, current, target)
-        loss = float(losses.mean())
-        candidates = _swaps(current, gradient @ rows.T, vocabulary, search, rng)
-        gained = 0.0
-        if candidates:
-            best, best_loss = race(
-                scorer, sites, candidates, target, search.rung, rng, merge=(current, losses, vocabulary)
-            )
-            gained = loss - best_loss
-        if gained > 0:
-            current, loss = best, best_loss
-        stale = 0 if gained > search.tolerance else stale + 1
-        trace.append((cost.forward_tokens + cost.backward_tokens - before, min(loss, trace[-1][1])))
-    return Inversion(current, loss, tuple(trace))
+    while len(trace) <= search.iterations and not _over(search, stale, best_loss):
+        slope = objective.slope([objective.rows[list(string)] for string in current])
+        kept = best_loss
+        swaps = [
+            _swaps(part, string, gradient, objective.rows, search, rng, visited if search.walk == "new" else ())
+            for part, string, gradient in zip(objective.parts, current, slope.gradients, strict=True)
+        ]
+        if all(swaps):
+            current, loss = _move(objective, current, swaps, slope.encoded, search, rng)
+            visited.add(current)
+        if loss < best_loss:
+            best, best_loss = current, loss
+        stale = 0 if kept - best_loss > search.tolerance else stale + 1
+        trace.append((objective.spent - before, best_loss))
+    return Inversion(best, best_loss, tuple(trace))
+
+
+def _over(search: Search, stale: int, loss: float) -> bool:
+    return search.patience is not None and (stale >= search.patience or loss <= search.tolerance)
+
+
+def _move(
+    objective: Objective,
+    current: Strings,
+    swaps: Sequence[Sequence[Trigger]],
+    known: Sequence[Floats],
+    search: Search,
+    rng: np.random.Generator,
+) -> tuple[Strings, float]:
+    if search.walk == "down":
+        candidates = [[string, *own] for string, own in zip(current, swaps, strict=True)]
+        return race(objective, candidates, search, rng, known)
+    return race(objective, swaps, search, rng)
 
 
 def race(
-    scorer: Scorer,
-    sites: Sequence[Site],
-    candidates: Sequence[Trigger],
-    target: int,
-    rung: int,
+    objective: Objective,
+    candidates: Sequence[Sequence[Trigger]],
+    search: Search,
     rng: np.random.Generator,
-    merge: tuple[Trigger, NDArray[np.float64], Vocabulary] | None = None,
-) -> tuple[Trigger, float]:
-    """Successive halving by four over candidates; sites enter in a random order, the same for all candidates.
+    known: Sequence[Floats] | None = None,
+) -> tuple[Strings, float]:
+    """Successive halving over the candidates of each part; samples enter in a random order, the same for all candidates.
 
     Args:
-        scorer: asked for losses.
-        sites: all of them; the winner's loss is its mean over all.
-        candidates: at least one.
-        target: class.
-        rung: sites of the first rung.
-        rng: draws the order of the sites.
-        merge: current trigger, its losses by site, and the vocabulary: the survivors' swaps at different positions are then
-            also tried together.
+        objective: asked for losses.
+        candidates: of each part, at least one.
+        search: ``rung`` and ``growth``.
+        rng: draws the order of the samples.
+        known: encodings on all samples of each part's *first* candidate, the current string, which then never leaves the race and
+            to which the swaps that beat it are also applied together.
 
     Returns:
-        The winner and its mean loss over all sites.
+        The winning strings and their mean loss over all samples.
     """
-    order = rng.permutation(len(sites))
-    alive = list(candidates)
-    table = np.empty((len(alive), 0))
-    goal = min(max(rung, 1), len(sites))
+    order = rng.permutation(objective.samples)
+    racers = [_Racers(objective, part, list(own), order, known) for part, own in enumerate(candidates)]
+    goal = min(max(search.rung, 1), len(order))
     while True:
-        fresh = order[table.shape[1] : goal]
-        table = np.concatenate([table, _losses(scorer, [sites[i] for i in fresh], alive, target)], axis=1)
-        if goal == len(sites):
+        for each in racers:
+            each.run(goal)
+        table = objective.table([each.encoded for each in racers])
+        if goal == len(order):
             break
-        means = table.mean(axis=1)
-        ranking = np.argsort(means, kind="stable")
-        seen, goal = goal, min(4 * goal, len(sites))
-        keep = ranking[: max(len(alive) // 4, 1)]
-        joint = None
-        if merge is not None and goal == len(sites):
-            joint = _merged([alive[i] for i in ranking], means[ranking], merge, order[:seen])
-        alive, table = [alive[i] for i in keep], table[keep]
-        if joint is not None and joint not in alive:
-            alive.append(joint)
-            table = np.concatenate([table, _losses(scorer, [sites[i] for i in order[:seen]], [joint], target)])
-    winner = int(np.argmin(table.mean(axis=1)))
-    return alive[winner], float(table[winner].mean())
+        goal = min(search.growth * goal, len(order))
+        for axis, each in enumerate(racers):
+            others = tuple(i for i in range(len(racers)) if i != axis)
+            # What a swap does by itself: the other parts as they are.
+            alone = table[tuple(slice(None) if i == axis else 0 for i in range(len(racers)))]
+            joint = each.joint(alone) if known is not None and goal == len(order) else None
+            each.halve(table.min(axis=others), search.growth, joint)
+    winner = np.unravel_index(int(np.argmin(table)), table.shape)
+    return tuple(each.alive[i] for each, i in zip(racers, winner, strict=True)), float(table[winner])
 
 
-def _losses(scorer: Scorer, sites: Sequence[Site], triggers: Sequence[Trigger], target: int) -> NDArray[np.float64]:
-    rows = [site.filled(trigger) for trigger in triggers for site in sites]
-    return scorer.losses(rows, target).reshape(len(triggers), len(sites))
+class _Racers:
+    """The candidates of one part that are still in the race, and what the samples so far made of them."""
 
+    def __init__(
+        self,
+        objective: Objective,
+        part: int,
+        candidates: list[Trigger],
+        order: np.ndarray[tuple[int], np.dtype[np.int64]],
+        known: Sequence[Floats] | None,
+    ) -> None:
+        self.alive = candidates
+        self._objective, self._part, self._order = objective, part, order
+        self._known = None if known is None else known[part]
+        self._seen = 0
+        self.encoded: Floats = np.empty((len(candidates), 0))
 
-def _merged(
-    ranked: Sequence[Trigger],
-    means: NDArray[np.float64],
-    merge: tuple[Trigger, NDArray[np.float64], Vocabulary],
-    seen: NDArray[np.int64],
-) -> Trigger | None:
-    """The best swap of every position that beat the current trigger on the sites seen so far, all at once."""
-    current, losses, vocabulary = merge
-    joint = list(current)
-    changed = 0
-    for candidate, mean in zip(ranked, means, strict=True):
-        if mean >= losses[seen].mean():
-            break
-        for position, token in enumerate(candidate):
-            if token == current[position] or joint[position] != current[position]:
-                continue
-            trial = [*joint[:position], token, *joint[position + 1 :]]
-            if vocabulary.realisable([trial])[0]:
-                joint = trial
-                changed += 1
-    return tuple(joint) if changed > 1 else None
+    def run(self, goal: int) -> None:
+        """Meet the samples up to the ``goal``-th of the order."""
+        fresh = self._encode(self.alive, self._order[self._seen : goal].tolist(), first_known=self._known is not None)
+        self.encoded = fresh if self._seen == 0 else np.concatenate([self.encoded, fresh], axis=1)
+        self._seen = goal
 
+    def _encode(self, strings: Sequence[Trigger], samples: Sequence[int], *, first_known: bool) -> Floats:
+        if not first_known or self._known is None:
+            return self._objective.encode(self._part, strings, samples)
+        known = self._known[:, samples]
+        return (
+            np.concatenate([known, self._objective.encode(self._part, strings[1:], samples)]) if strings[1:] else known
+        )
 
-def _random_trigger(vocabulary: Vocabulary, length: int, rng: np.random.Generator) -> Trigger:
-    """A random trigger that re-tokenises to itself, grown token by token.
+    def halve(self, losses: Floats, growth: int, joint: Trigger | None) -> None:
+        """Keep the best; the current string, which costs nothing, stays in front."""
+        ranking = np.argsort(losses, kind="stable")
+        keep = list(ranking[: max(len(self.alive) // growth, 1)])
+        if self._known is not None:
+            keep = [0, *(i for i in keep if i != 0)]
+        self.alive, self.encoded = [self.alive[i] for i in keep], self.encoded[keep]
+        if joint is not None and joint not in self.alive:
+            fresh = self._encode([joint], self._order[: self._seen].tolist(), first_known=False)
+            self.alive, self.encoded = [*self.alive, joint], np.concatenate([self.encoded, fresh])
 
-    Where no draw fits behind what is there, the last draw stays: the search then replaces it.
-    """
-    trigger: Trigger = ()
-    for position in range(length + len(vocabulary.glue)):
-        pool = sorted(vocabulary.fits(position))
-        if not pool:
-            trigger = (*trigger, vocabulary.glue[position - 1])
-            continue
-        draws = [(*trigger, pool[i]) for i in rng.integers(len(pool), size=16)]
-        good = vocabulary.realisable(draws)
-        trigger = draws[good.index(True) if any(good) else 0]
-    return trigger
+    def joint(self, losses: Floats) -> Trigger | None:
+        """The best swap of every position that beat the current string on the samples so far, all at once."""
+        current, vocabulary = self.alive[0], self._objective.parts[self._part].vocabulary
+        together, changed = list(current), 0
+        for index in np.argsort(losses, kind="stable"):
+            if losses[index] >= losses[0]:
+                break
+            for position, token in enumerate(self.alive[index]):
+                if token == current[position] or together[position] != current[position]:
+                    continue
+                trial = [*together[:position], token, *together[position + 1 :]]
+                if vocabulary.realisable([trial])[0]:
+                    together = trial
+                    changed += 1
+        return tuple(together) if changed > 1 else None
 
 
 def _swaps(
-    current: Trigger, scores: Tensor, vocabulary: Vocabulary, search: Search, rng: np.random.Generator
+    part: Part,
+    current: Trigger,
+    gradient: Tensor,
+    rows: Tensor,
+    search: Search,
+    rng: np.random.Generator,
+    banned: Sequence[Strings] | set[Strings],
 ) -> list[Trigger]:
-    """``width`` different single swaps of the current trigger: a random position, a random one of its ``top_k`` substitutes.
+    """``width`` different single swaps of the current string: a random position, a random one of its ``top_k`` substitutes.
 
     Args:
-        current: trigger.
-        scores: gradient with respect to the one-hot vectors of the allowed tokens, (length, allowed); lower is better.
-        vocabulary: the allowed tokens, in the order of the columns.
+        part: what may stand where.
+        current: string.
+        gradient: by its embeddings, (size, width of the model).
+        rows: the model's embeddings.
         search: settings.
         rng: draws.
+        banned: strings of all parts that were visited and may not come again (one part only).
     """
+    vocabulary = part.vocabulary
+    scores = gradient @ rows[list(vocabulary.ids)].T.to(gradient.dtype)
     swaps: list[list[Trigger]] = []
     for position, row in enumerate(scores):
-        fits = torch.tensor([token in vocabulary.fits(position) for token in vocabulary.ids], device=row.device)
+        fits = torch.from_numpy(vocabulary.mask(position)).to(row.device)
         wanted = min(OVERSAMPLING * search.top_k, int(fits.sum()))
         columns = torch.topk(-row.masked_fill(~fits, torch.inf), wanted).indices.cpu().tolist()
         tokens = [vocabulary.ids[column] for column in columns]
         swaps.append([(*current[:position], t, *current[position + 1 :]) for t in tokens if t != current[position]])
     good = iter(vocabulary.realisable([swap for group in swaps for swap in group]))
     fitting = [[swap for swap, fits in zip(group, [next(good) for _ in group], strict=True) if fits] for group in swaps]
-    pool = [swap for group in fitting for swap in group[: search.top_k]]
+    pool = [swap for group in fitting for swap in group[: search.top_k] if (swap,) not in banned]
     chosen = rng.permutation(len(pool))[: search.width]
     return [pool[i] for i in sorted(chosen)]
