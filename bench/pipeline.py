@@ -3,8 +3,11 @@
 ::
 
     data ─► poison ─► train (victim) ─► [filter ─► train] | [train with a rule] | [repair] ─► predict ─► score
-      └──► train (reference: same seed, clean data) ────────────────────────────► predict ────┘
+      └──► train (reference: same seed, clean data) ────────────────────────────► predict ────┤
+                     └──► [the same repair, where it inverts triggers: the null] ─────────────┘
                                                        [screen] ─► predict
+
+The null of a cell is the defense's own stage in the cell of attack ``none`` at the same seed: one key, run once.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
 from bench.plugins import parameters_of
 from bench.records import Coordinates, PluginUse
-from bench.suite import CellPlan, Suite
+from bench.suite import CellPlan, Suite, inverts, needs_an_attack
 
 PACKAGES = (
     "torch",
@@ -171,7 +174,7 @@ class Builder:
         on_reference = predict(reference, f"{where} seed {at.seed} on the clean reference", False)
         parents = {**base, "undefended": undefended, "reference": on_reference, "defended": undefended}
         if plan.defense is not None:
-            parents |= self._defend(plan, base, victim, train_inputs, goal, size, add, predict)
+            parents |= self._defend(plan, base, victim, reference, train_inputs, goal, size, add, predict)
         score = Stage("score", self._score_inputs(plan, info, goal), parents, f"score {at.slug}", own=True)
         add(score)
         return CellGraph(plan, score, tuple(stages.values()))
@@ -181,6 +184,7 @@ class Builder:
         plan: CellPlan,
         base: Mapping[str, tuple[str, str]],
         victim: tuple[str, str],
+        reference: tuple[str, str],
         train_inputs: Mapping[str, Any],
         goal: Mapping[str, Any],
         size: int,
@@ -222,7 +226,12 @@ class Builder:
             repaired = add(
                 Stage("repair", inputs, {**base, "model": victim}, f"repair {label}", own=True, tokens=size // 3)
             )
-            return {"repair": repaired, "defended": predict(repaired, label, True)}
+            roles = {"repair": repaired, "defended": predict(repaired, label, True)}
+            if inverts(defense) and victim != reference and not needs_an_attack(defense):
+                on = f"{at.defense} on {at.task} {at.model} seed {at.seed} on the clean reference (null)"
+                clean = {"data": base["data"], "model": reference}
+                roles["null"] = add(Stage("repair", inputs, clean, f"repair {on}", tokens=size // 3))
+            return roles
         fitted = add(Stage("screen", inputs, with_model, f"screen {label}", own=True))
         return {"screen": fitted, "defended": predict(victim, label, True, screen=fitted)}
 

@@ -90,6 +90,8 @@ class Record(BaseModel):
     status: Status
     reason: str = ""
     traceback: str = ""
+    calibration: bool = False
+    """A clean model that only calibrates verdicts: in no row, block, count or test of the board."""
     task_kind: str = ""
     metric: str = ""
     family: str = ""

@@ -95,6 +95,7 @@ def _unfinished(graph: CellGraph, report: Report, store: Store, suite: str) -> R
     known: dict[str, Any] = {
         "suite": suite,
         "coordinates": plan.coordinates,
+        "calibration": plan.calibration,
         "task_kind": plan.task.info.kind.value,
         "metric": plan.task.info.metric,
         "family": plan.defense.family if plan.defense is not None else "none",
@@ -136,7 +137,13 @@ def export(
             timings.pop(slug, None)
         else:
             record = Record.model_validate(entry.json("record.json"))
-            record = record.model_copy(update={"suite": suite, "command": command_of(suite, graph.coordinates)})
+            # What depends on the suite alone; the stored score is shared by suites.
+            of_suite = {
+                "suite": suite,
+                "command": command_of(suite, graph.coordinates),
+                "calibration": graph.plan.calibration,
+            }
+            record = record.model_copy(update=of_suite)
             shutil.copyfile(entry.folder / "outcomes.parquet", folder.cells / f"{slug}.parquet")
             judged = entry.folder / "filter.parquet"
             if judged.is_file():

@@ -112,6 +112,12 @@ class Watcher:
             )
 
 
+def _cells(graphs: Sequence[CellGraph]) -> str:
+    """How many cells, and how many of them are there to calibrate verdicts alone."""
+    calibrating = sum(graph.plan.calibration for graph in graphs)
+    return f"{len(graphs)} cells" + (f" ({calibrating} of them calibrate verdicts alone)" if calibrating else "")
+
+
 def execute(
     suite: Suite, graphs: Sequence[CellGraph], registry: Registry, store: Store, jobs: int, console: Console
 ) -> Report:
@@ -121,7 +127,7 @@ def execute(
     run = Run(stages, store, lambda event: watcher(event))
     known = sum(store.find(s.kind, key) is not None for key, s in stages.items())
     console.print(
-        f"{suite.name}: {len(graphs)} cells, {len(stages)} stages, {known} of them known already", highlight=False
+        f"{suite.name}: {_cells(graphs)}, {len(stages)} stages, {known} of them known already", highlight=False
     )
     with Watcher(console, len(stages), known) as watcher:
         try:
@@ -164,9 +170,7 @@ def _run(
     publish(target, suite.margin, Console())
     counts = Counter(record.status.value for record in records)
     summary = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
-    console.print(
-        f"{len(records)} cells: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True
-    )
+    console.print(f"{_cells(graphs)}: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True)
     bad = [record for record in records if record.status.value in ("failed", "blocked")]
     for record in bad:
         console.print(
@@ -185,7 +189,7 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
     Raises:
         ConfigError: a coordinate that cannot be read.
     """
-    changes: dict[str, object] = {"seeds": (seed,)}
+    changes: dict[str, object] = {"seeds": (seed,), "calibration_seeds": ()}
     for axis in ("task", "model", "attack", "defense"):
         entries: Sequence[Entry] = getattr(suite, f"{axis}s")
         known = [entry for entry in entries if at[axis] in (entry.title, entry.label)]
@@ -232,7 +236,7 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
     store = Store(store_root)
     stages = merge(graphs)
     console = Console()
-    table = Table(title=f"plan of {suite.name}: {len(graphs)} cells, {len(stages)} stages")
+    table = Table(title=f"plan of {suite.name}: {_cells(graphs)}, {len(stages)} stages")
     for column, justify in (("stage", "left"), ("all", "right"), ("known", "right"), ("missing", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     table.add_column("tokens to train at most", justify="right")

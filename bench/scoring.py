@@ -79,6 +79,14 @@ def _poison_facts(job: Job) -> PoisonFacts | None:
     )
 
 
+def _inversions(job: Job, role: str) -> dict[str, Inverted]:
+    """What the repair under a role inverted, by claim; empty where the cell has no such stage."""
+    if role not in job.parents:
+        return {}
+    told = job.parents[role].json("facts.json")["inversions"]
+    return {claim: Inverted.model_validate(value) for claim, value in told.items()}
+
+
 def score(job: Job) -> None:
     """Write ``outcomes.parquet``, ``record.json`` and, for a filter, ``filter.parquet``."""
     kind = TaskKind(job.inputs["info"]["kind"])
@@ -96,13 +104,10 @@ def score(job: Job) -> None:
     )
     outcomes.write_outcomes(joined, job.folder / "outcomes.parquet")
     facts: dict[str, Any] = {}
-    inversions: dict[str, Inverted] = {}
     if "filter" in job.parents:
         shutil.copyfile(job.parents["filter"].folder / "filter.parquet", job.folder / "filter.parquet")
     if "repair" in job.parents:
-        told = job.parents["repair"].json("facts.json")
-        facts = told["facts"]
-        inversions = {claim: Inverted.model_validate(value) for claim, value in told["inversions"].items()}
+        facts = job.parents["repair"].json("facts.json")["facts"]
     if "trained" in job.parents:
         facts = {"training": job.parents["trained"].json("facts.json")["history"]}
     data = job.parents["data"].json("facts.json")
@@ -123,7 +128,8 @@ def score(job: Job) -> None:
         policy=dict(job.inputs["policy"] or {}),
         poison=_poison_facts(job),
         facts=facts,
-        inversions=inversions,
+        inversions=_inversions(job, "repair"),
+        null=_inversions(job, "null"),
         cost=_own_cost(job, ("filter", "trained", "repair", "screen")),
         packages=dict(job.inputs["packages"]),
         device=str(job.inputs["settings"]["numerics"]["device"]),

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Task, TaskKind
+from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, Repair, SearchGoal, Task, TaskKind
 from bench.errors import ConfigError, suggest
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
@@ -91,6 +91,11 @@ class Suite(_Strict):
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
     defenses: tuple[Entry, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    calibration_seeds: tuple[int, ...] = ()
+    """More training seeds at which every inverting defense runs on the clean model alone (attack ``none``), so that a verdict has
+    clean models to compare with (:mod:`bench.verdicts`). No number of the board is made from them."""
+    false_alarms: float = Field(default=0.1, gt=0, lt=1)
+    """The share of clean models that a verdict may convict."""
     data_seed: int = 0
     training: dict[str, Any] = Field(default_factory=dict)
     threads: int = Field(default=1, ge=1)
@@ -106,6 +111,16 @@ class Suite(_Strict):
     @classmethod
     def _entries(cls, value: Any) -> Any:
         return [Entry.parse(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Suite:
+        both = sorted(set(self.seeds) & set(self.calibration_seeds))
+        if both:
+            raise ValueError(
+                f"seeds and calibration_seeds share {', '.join(map(str, both))}: the clean models of 'seeds' calibrate already; "
+                "choose other calibration seeds"
+            )
+        return self
 
 
 def load_suite(name: str | Path) -> Suite:
@@ -173,6 +188,8 @@ class CellPlan:
     uses: Mapping[str, PluginUse]
     seeds: Mapping[str, int]
     not_applicable: str | None
+    calibration: bool = False
+    """It is there to calibrate verdicts alone."""
 
 
 def _use(registry: Registry, plugin: Task | Attack | Defense, given: Mapping[str, Any]) -> PluginUse:
@@ -262,12 +279,58 @@ def _check_budget(task_entry: Entry, task: Task, defense_entry: Entry, defense: 
         )
 
 
+def inverts(defense: Defense | None) -> bool:
+    """Does a defense accuse models by inverting triggers?"""
+    return isinstance(defense, Repair) and defense.inverts
+
+
+def needs_an_attack(defense: Defense) -> bool:
+    """Is it told what only an attack has (its goal, or what it poisoned), so that it cannot run on a clean model?"""
+    return defense.needs.truth or defense.needs.target_label
+
+
+def _check_calibration(suite: Suite, registry: Registry) -> None:
+    """Calibration seeds ask for clean models and for a defense that can be calibrated.
+
+    Raises:
+        ConfigError: the suite lacks either.
+    """
+    if not suite.calibration_seeds:
+        return
+    if all(entry.name != NONE for entry in suite.attacks):
+        raise ConfigError(
+            "calibration_seeds run defenses on clean models, and the suite has no attack 'none': add it, or drop calibration_seeds"
+        )
+    for entry in suite.defenses:
+        if entry.name != NONE and inverts(_defense(registry, entry)):
+            return
+    raise ConfigError(
+        "calibration_seeds calibrate defenses that invert triggers, and the suite has none (elibadcode is one): "
+        "add one, or drop calibration_seeds"
+    )
+
+
+def _defense(registry: Registry, entry: Entry) -> Defense:
+    family = registry.defense_family(entry.name)
+    return cast(Defense, registry.build(family, entry.name.rpartition("/")[2], entry.parameters))
+
+
+def _seeds(suite: Suite, attack: Attack, defense: Defense | None, reason: str | None) -> list[tuple[int, bool]]:
+    """The seeds of a cell, each with whether it is there for calibration alone."""
+    seeds = [(seed, False) for seed in suite.seeds]
+    if attack.name == NONE and inverts(defense) and reason is None:
+        seeds += [(seed, True) for seed in suite.calibration_seeds]
+    return seeds
+
+
 def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
     """Every cell of a suite, built and checked.
 
     Raises:
-        ConfigError: an unknown plugin, parameter or setting; a clean budget that is too small for a defense.
+        ConfigError: an unknown plugin, parameter or setting; a clean budget that is too small for a defense; calibration seeds
+            with nothing to calibrate.
     """
+    _check_calibration(suite, registry)
     for task_entry in suite.tasks:
         task = cast(Task, registry.build("task", task_entry.name, task_entry.parameters))
         for model_entry in suite.models:
@@ -290,9 +353,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                         "attack": _use(registry, attack, attack_entry.parameters),
                     }
                     if defense_entry.name != NONE:
-                        family = registry.defense_family(defense_entry.name)
-                        bare = defense_entry.name.rpartition("/")[2]
-                        defense = cast(Defense, registry.build(family, bare, defense_entry.parameters))
+                        defense = _defense(registry, defense_entry)
                         uses["defense"] = _use(registry, defense, defense_entry.parameters)
                         _check_budget(task_entry, task, defense_entry, defense)
                     elif defense_entry.parameters:
@@ -300,14 +361,9 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                     reason = attack.not_applicable(task.info)
                     if reason is None and defense is not None:
                         reason = defense.not_applicable(task.info)
-                    if (
-                        reason is None
-                        and null
-                        and defense is not None
-                        and (defense.needs.truth or defense.needs.target_label)
-                    ):
+                    if reason is None and null and defense is not None and needs_an_attack(defense):
                         reason = f"{defense.name} needs an attack's truth, and nothing was attacked"
-                    for seed in suite.seeds:
+                    for seed, calibration in _seeds(suite, attack, defense, reason):
                         yield CellPlan(
                             suite=suite.name,
                             coordinates=Coordinates(
@@ -334,6 +390,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                                 "defense": seed,
                             },
                             not_applicable=reason,
+                            calibration=calibration,
                         )
 
 

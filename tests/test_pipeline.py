@@ -104,6 +104,56 @@ def test_a_defense_that_is_not_told_the_target_has_no_goal_in_its_stage(registry
             assert "goal" not in stage.inputs
 
 
+# ------------------------------------------------------------------------------------------- the universal-adversarial null
+
+
+def cell(found: list[CellGraph], attack: str, defense: str) -> CellGraph:
+    return next(g for g in found if (g.coordinates.attack, g.coordinates.defense) == (attack, defense))
+
+
+def parents(graph: CellGraph) -> dict[str, str]:
+    assert graph.score is not None
+    return {role: key for role, (_, key) in graph.score.parents.items()}
+
+
+def test_the_null_of_an_inversion_is_the_clean_cells_own_repair_and_costs_nothing(registry: Registry) -> None:
+    found = graphs(registry, defenses=["guesser"])
+    attacked, clean = cell(found, "dead_code", "guesser"), cell(found, "none", "guesser")
+    assert parents(attacked)["null"] == parents(clean)["repair"]
+    assert parents(attacked)["null"] != parents(attacked)["repair"]
+    assert kinds(merge(found))["repair"] == 2
+
+
+def test_the_null_is_no_part_of_the_defenses_cost_and_its_label_says_what_it_is(registry: Registry) -> None:
+    found = graphs(registry, attacks=[ATTACK], defenses=["guesser"])[0]
+    null = next(stage for stage in found.stages if stage.key == parents(found)["null"])
+    assert not null.own
+    assert null.label == "repair guesser on toy tiny seed 0 on the clean reference (null)"
+    assert set(null.parents) == {"data", "model"}
+
+
+def test_only_inversions_of_an_attacked_model_have_a_null(registry: Registry) -> None:
+    defenses = [*DEFENSES, "guesser", "told_guesser"]
+    with_null = [g.coordinates for g in graphs(registry, defenses=defenses) if g.score and "null" in g.score.parents]
+    assert [(at.attack, at.defense) for at in with_null] == [("dead_code", "guesser")]
+
+
+def test_calibration_seeds_run_inverting_defenses_on_clean_models_and_nothing_else(registry: Registry) -> None:
+    defenses = ["none", "fine_tuning[clean=20]", "guesser", "told_guesser"]
+    found = graphs(registry, defenses=defenses, seeds=[0, 1], calibration_seeds=[7, 8])
+    extra = [g.coordinates for g in found if g.plan.calibration]
+    assert [(at.attack, at.defense, at.seed) for at in extra] == [("none", "guesser", 7), ("none", "guesser", 8)]
+    assert len(found) - len(extra) == 2 * len(defenses) * 2
+    assert [p.coordinates.seed for p in select([g.plan for g in found], {"seed": ["7"]})] == [7]
+
+
+def test_a_calibration_cell_is_the_cell_that_the_same_evaluation_seed_would_be(registry: Registry) -> None:
+    calibrating = graphs(registry, defenses=["guesser"], calibration_seeds=[7])[-2:]
+    evaluating = graphs(registry, defenses=["guesser"], seeds=[7])
+    keys = {g.score.key for g in evaluating if g.score is not None}
+    assert [g.score.key in keys for g in calibrating if g.score is not None and g.plan.calibration] == [True]
+
+
 def test_cells_are_chosen_by_coordinates(registry: Registry) -> None:
     plans = [g.plan for g in graphs(registry, defenses=DEFENSES)]
     assert [p.coordinates.defense for p in select(plans, {"attack": ["none"], "defense": ["dece"]})] == ["dece"]

@@ -79,6 +79,11 @@ def test_seeds_change_every_axis_but_the_data(registry: Registry) -> None:
             r"goal of attack 'dead_code': unknown key 'victm'\. Did you mean 'victim'",
         ),
         ({"defenses": ["onion[clean=5000]"]}, r"needs 5000 clean samples, task 'toy' sets aside 40"),
+        ({"calibration_seeds": [9], "attacks": [ATTACK]}, r"no attack 'none': add it, or drop calibration_seeds"),
+        (
+            {"calibration_seeds": [9], "defenses": ["none", "onion"]},
+            r"defenses that invert triggers, and the suite has none",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_suite_is_named(registry: Registry, changes: dict[str, object], message: str) -> None:
@@ -94,6 +99,8 @@ def test_what_is_wrong_in_a_suite_is_named(registry: Registry, changes: dict[str
         ({"name": "Not A Name"}, r"name: "),
         ({"defenses": ["onion["]}, r"'onion\[' is not a plugin"),
         ({"defenses": ["onion[order]"]}, r"'order' in 'onion\[order\]' is not of the form parameter=value"),
+        ({"seeds": [0, 1, 2], "calibration_seeds": [1, 2, 3]}, r"seeds and calibration_seeds share 1, 2"),
+        ({"false_alarms": 0}, r"false_alarms: .*greater than 0"),
     ],
 )
 def test_what_is_wrong_in_a_suite_file_is_named(changes: dict[str, object], message: str) -> None:

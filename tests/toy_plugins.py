@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from bench.contracts import (
     TaskKind,
     Verdict,
 )
+from bench.inversions import Inverted
+from bench.models.handles import WhiteBox
 from bench.samples import Sample, Splits
 
 WORDS = ("alpha", "beta", "gamma", "delta", "total", "count", "value", "item", "index", "buffer")
@@ -148,3 +151,55 @@ class Vandal(Repair):
         model = known.white_box
         model.network.embedding.weight.data.zero_()
         return Repaired(model)
+
+
+GUESSES = (("|`<script>`", "total"), ("Random", "Exception", "fail"), ("index", "buffer"))
+"""What :class:`Guesser` tries: nasty text, the words of the dead statement, and words of the task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guesser(Repair):
+    """Inverts by trying three guesses as the first line of each body, and repairs nothing."""
+
+    name = "guesser"
+    inverts = True
+    clean: int = 20
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(clean=self.clean, model=Access.WEIGHTS)
+
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        model = known.white_box
+        found = {}
+        for victim, target in ((0, 1), (1, 0)):
+            rows = [s for s in known.clean if s.label == victim]
+            losses: list[float] = []
+            trace: list[tuple[int, float]] = []
+            before = model.cost.forward_tokens
+            for guess in GUESSES:
+                losses.append(_loss(model, rows, " ".join(guess), target))
+                trace.append((model.cost.forward_tokens - before, min(losses)))
+            best = GUESSES[int(np.argmin(losses))]
+            found[f"{victim}->{target}"] = Inverted(
+                tokens=best, kept=best[:2], loss=min(losses), suspicion=-min(losses), trace=tuple(trace)
+            )
+        return Repaired(model.copy(), {"guesses": len(GUESSES)}, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldGuesser(Guesser):
+    """The same, told the attacker's goal."""
+
+    name = "told_guesser"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(clean=self.clean, model=Access.WEIGHTS, target_label=True)
+
+
+def _loss(model: WhiteBox, rows: Sequence[Sample], line: str, target: int) -> float:
+    """Mean loss towards the target (nats) with a line put first into each body."""
+    lined = [replace(s, programs=(s.programs[0].replace("\n", f"\n    {line}\n", 1),)) for s in rows]
+    logits = model.predict(lined).astype(np.float64)
+    return float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[:, target]))
