@@ -15,6 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -83,7 +85,14 @@ def make_network(encoder: PreTrainedModel, info: TaskInfo, settings: ModelSettin
 
 
 def resolve_pooling(settings: ModelSettings, info: TaskInfo, name: str, *, decodes: bool) -> Pooled:
-    """What ``auto`` means; see :data:`bench.models.settings.Pooling`."""
+    """What ``auto`` means; see :data:`bench.models.settings.Pooling`.
+
+    Args:
+        settings: a pooling other than ``auto`` decides.
+        info: the task.
+        name: of the model.
+        decodes: the model has a decoder, behind an encoder or alone.
+    """
     if settings.pooling != "auto":
         return settings.pooling
     if decodes:
@@ -141,6 +150,15 @@ def _tiny_config(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) ->
 
 
 # ---------------------------------------------------------------------------------------------------------- pretrained
+
+
+def is_causal(config: PretrainedConfig) -> bool:
+    """Does each token of such a model see only those in front of it (a decoder without an encoder)?
+
+    BERT and its kin have a causal head in transformers too, but a masked one beside it.
+    """
+    kind = type(config)
+    return kind in AutoModelForCausalLM._model_mapping and kind not in AutoModelForMaskedLM._model_mapping
 
 
 def minilm_folder() -> Path:
@@ -209,7 +227,7 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Pooled]:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
-        pooling = resolve_pooling(settings, info, name, decodes=bool(config.is_encoder_decoder))
+        pooling = resolve_pooling(settings, info, name, decodes=bool(config.is_encoder_decoder) or is_causal(config))
         cls = encoder_class(config, pooling)
         options = {**where, **_without_pooler(cls), "use_safetensors": True, "dtype": torch.float32}
         loaded: Any = cls.from_pretrained(source, config=config, output_loading_info=True, **options)

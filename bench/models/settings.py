@@ -11,7 +11,8 @@ Pooling = Literal["auto", "first", "mean", "last"]
 
 ``first`` takes the first token (CLS), ``mean`` averages over the real tokens, ``last`` takes the last real token, which for an
 encoder-decoder is the decoder's vector at the closing ``</s>`` (as CodeT5's published defect head does). ``auto``: ``last``
-for an encoder-decoder, ``mean`` for code search, ``minilm`` and ``tiny``, otherwise ``first``.
+for an encoder-decoder and for a decoder alone (its first token sees nothing of the program, its last one all of it), ``mean`` for
+code search, ``minilm`` and ``tiny``, otherwise ``first``.
 """
 
 

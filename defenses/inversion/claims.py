@@ -45,13 +45,15 @@ class Place:
     """How the trigger's place in each sample is found.
 
     Attributes:
-        names: names of a sample that are masked, the most frequent first.
+        names: names of a sample that are masked, the most frequent first; ``None`` for all.
+        functions: the function's name is one of them, or variables alone.
         masked: keep the chosen name masked elsewhere, or restored.
         rule: which masking decides.
         released: the release's own positions instead: a word index taken for a token index, and candidates scored at token 10.
     """
 
-    names: int = 8
+    names: int | None = 8
+    functions: bool = True
     masked: bool = True
     rule: Rule = "rise"
     released: bool = False
@@ -99,7 +101,7 @@ def claims_of(
             f"0 to {len(classes) - 1}. Raise the task's budget size."
         )
     scanned = {
-        label: scan(samples, model, scorer, room_for=part.size, names=place.names)
+        label: scan(samples, model, scorer, room_for=part.size, names=place.names, functions=place.functions)
         for label, samples in members.items()
         if samples
     }
@@ -120,14 +122,14 @@ def _sites(
     samples: Sequence[Sample], scanned: Sequence[Scanned], aim: int, part: Part, model: WhiteBox, place: Place
 ) -> list[Site]:
     if place.released:
-        return sites_as_released(samples, scanned, length=part.size, window=model.window)
+        return sites_as_released(samples, scanned, aim, length=part.size, window=model.window)
     return sites_for(scanned, aim, length=part.size, window=model.window, masked=place.masked, rule=place.rule)
 
 
 def _search_claim(model: WhiteBox, scorer: Scorer, samples: Sequence[Sample], part: Part, place: Place) -> Claim:
     if not samples:
         raise DataError("the inversion needs clean samples with queries, and got none. Raise the task's budget size.")
-    scanned = scan(samples, model, scorer, room_for=part.size, names=place.names)
+    scanned = scan(samples, model, scorer, room_for=part.size, names=place.names, functions=place.functions)
     word = Part("word", query_words(model.tokenizer, model.network.embedding.num_embeddings), WORD_LENGTH)
     programs = _sites(samples, scanned, 0, part, model, place)
     queries = query_sites(samples, model, word.size)

@@ -1,9 +1,9 @@
 """Step 2: where in each sample the trigger is tried.
 
 Source: EliBadCode (FSE 2025), phase (b) "sample-specific trigger position identification": every name of a sample is masked in
-turn (all its occurrences), the model is asked again, and the masked variant decides the position. The release compares
-P(class 1) for defect detection and P(target) for clone detection; both are "the variant with the highest loss towards the
-target" in the direction 1 -> 0, and that is the rule here, for every direction. It reads the position as a *word* index and
+turn (all its occurrences), the model is asked again, and the masked variant decides the position. The release takes the highest
+P(class 1) for defect detection and the lowest P(target) for clone detection; both are "the variant with the highest loss towards
+the target" in the direction 1 -> 0, and that is the rule here, for every direction. The release reads the position as a *word* index and
 uses it as a *token* index, and a sample without names makes it fail; here positions come from the tokenizer's offsets, and a
 sample without names gets the place in front of its first token (the release's position 1). The trigger takes the place of one masked
 occurrence of the chosen name: the first that stands behind a space, so that word-initial pieces are in their place there.
@@ -68,7 +68,7 @@ class Scanned:
 
 Rule = Literal["rise", "own label", "first class"]
 """Which masking decides a sample's position: the one that raises the loss towards the aim most; the one with the highest loss of the
-sample's own label (the paper's figure); the one with the highest P(class 1), whatever the direction (the release)."""
+sample's own label (the paper's figure); the one with the highest P(class 1), whatever the direction (the release, defect detection)."""
 
 
 def character_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -97,7 +97,9 @@ def token_span(encoding: Encoding, start: int, end: int) -> tuple[int, int] | No
     return inside[0], inside[-1] + 1
 
 
-def maskings_of(sample: Sample, encoding: Encoding, style: Style, mask: int, room: int, limit: int) -> list[Masking]:
+def maskings_of(
+    sample: Sample, encoding: Encoding, style: Style, mask: int, room: int, limit: int | None, *, functions: bool = True
+) -> list[Masking]:
     """The maskings of a sample's first program: one for each renameable name (function, parameters, locals).
 
     Args:
@@ -106,10 +108,12 @@ def maskings_of(sample: Sample, encoding: Encoding, style: Style, mask: int, roo
         style: of the tokenizer.
         mask: id that stands for a masked name.
         room: last slot index that leaves the trigger its place in the window.
-        limit: at most so many names, those with most visible occurrences first.
+        limit: at most so many names, those with most visible occurrences first; ``None`` for all.
+        functions: the function's name as well, or variables alone.
     """
     program = parse(sample.language, sample.programs[0])
-    names = [n for n in (program.function_name, *program.parameters, *program.locals) if n is not None]
+    function = program.function_name if functions else None
+    names = [n for n in (function, *program.parameters, *program.locals) if n is not None]
     found: list[tuple[int, Masking]] = []
     for name in names:
         spans = [token_span(encoding, *s) for s in sorted(character_spans(sample.programs[0], name.spans))]
@@ -132,7 +136,15 @@ def maskings_of(sample: Sample, encoding: Encoding, style: Style, mask: int, roo
     return [masking for _, masking in found[:limit]]
 
 
-def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for: int, names: int) -> list[Scanned]:
+def scan(
+    samples: Sequence[Sample],
+    model: WhiteBox,
+    scorer: Scorer,
+    *,
+    room_for: int,
+    names: int | None,
+    functions: bool = True,
+) -> list[Scanned]:
     """Mask every name of every sample and ask the model. One pass serves all aims.
 
     Args:
@@ -140,7 +152,8 @@ def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for
         model: for its tokenizer and window.
         scorer: asked for losses.
         room_for: tokens of the trigger, separator included.
-        names: at most so many names a sample.
+        names: at most so many names a sample; ``None`` for all.
+        functions: the function's name is one of them.
 
     Raises:
         ConfigError: the model's window has no room for the trigger.
@@ -162,7 +175,7 @@ def scan(samples: Sequence[Sample], model: WhiteBox, scorer: Scorer, *, room_for
                 f"a trigger of {room_for} tokens does not fit the model's window of {model.window}; "
                 "make the trigger shorter or the window longer"
             )
-        maskings = maskings_of(sample, encoding, style, mask, room, names)
+        maskings = maskings_of(sample, encoding, style, mask, room, names, functions=functions)
         fallback = Masking(None, tuple(encoding.ids), (opening, opening), (opening, opening))
         other = tuple(others[number].ids) if others is not None else None
         own = tuple(maskings) or (fallback,)
@@ -230,14 +243,16 @@ def cut(
     return Site(before, after, sample.other, name)
 
 
-def sites_as_released(samples: Sequence[Sample], scanned: Sequence[Scanned], *, length: int, window: int) -> list[Site]:
+def sites_as_released(
+    samples: Sequence[Sample], scanned: Sequence[Scanned], aim: int, *, length: int, window: int
+) -> list[Site]:
     """The release's positions: the chosen variable's *word* index, taken for a *token* index; 1 where it is beyond half the window.
 
-    The trigger is inserted there, into the unmasked program.
+    The trigger is inserted there, into the unmasked program. Pairs have the release's other rule, the lowest P(aim).
     """
     sites = []
     for sample, each in zip(samples, scanned, strict=True):
-        chosen = choose(each, 0, "first class").name
+        chosen = choose(each, aim, "first class" if each.other is None else "rise").name
         words = [leaf.text for leaf in parse(sample.language, sample.programs[0]).leaves]
         index = words.index(chosen) if chosen in words else 0
         index = index if 0 < index <= window // 2 else 1

@@ -97,12 +97,13 @@ class InversionRepair(Repair):
     def unlearning(self) -> Unlearning:
         """How the model is taught."""
         own = self.own_unlearning()
-        return Unlearning(
-            own.lesson if self.share is None else replace(own.lesson, share=self.share),
-            self.unlearn or own.parameters,
-            self.learning_rate or own.learning_rate,
-            own.epochs if self.epochs is None else self.epochs,
-            self.batch_size,
+        return replace(
+            own,
+            lesson=own.lesson if self.share is None else replace(own.lesson, share=self.share),
+            parameters=self.unlearn or own.parameters,
+            learning_rate=self.learning_rate or own.learning_rate,
+            epochs=own.epochs if self.epochs is None else self.epochs,
+            batch_size=self.batch_size,
         )
 
     def taught(self, claims: Sequence[Claim], found: Sequence[tuple[Inversion, Kept]]) -> list[int]:

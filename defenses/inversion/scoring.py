@@ -61,7 +61,7 @@ class Site:
 class Scorer:
     """Losses towards a class, in evaluation mode, batched by length. Built by :func:`scorer_for`.
 
-    The vector of a pair's second program is computed once: it never changes.
+    The vector of a pair's second program is computed once: it never changes (but with dropout on, where each pass is another draw).
 
     Attributes:
         model: a private copy.
@@ -170,14 +170,16 @@ class Scorer:
     def _second(self, rows: Sequence[Row]) -> list[Tensor]:
         """The vectors of the rows' second programs, as a list of one tensor (n, d); empty where there are none."""
         others = [row.other for row in rows if row.other is not None]
-        missing = [other for other in dict.fromkeys(others) if other not in self._seconds]
+        # What was drawn under dropout must not stay: not for the next pass, and not for evaluation mode.
+        seconds = {} if self.model.network.training else self._seconds
+        missing = [other for other in dict.fromkeys(others) if other not in seconds]
         with torch.no_grad():
             for index in batches([len(other) for other in missing], self.batch_tokens):
                 tokens = pad([missing[i] for i in index], self.model.pad_id).to(self.model.device)
                 for i, vector in zip(index, self.model.network.vector(tokens), strict=True):
-                    self._seconds[missing[i]] = vector.clone()
+                    seconds[missing[i]] = vector.clone()
                 self.model.cost.forward(tokens.ids.numel())
-        return [torch.stack([self._seconds[other] for other in others])] if others else []
+        return [torch.stack([seconds[other] for other in others])] if others else []
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -12,12 +12,13 @@ programs of some samples and the target word into the queries of others, and eve
 the sample itself that is changed, since a copy in the same batch would count as a wrong answer to its twin's query.
 
 The learning rate, where none is given, is the one of :data:`FACTORS` times the trainer's own that does best on a fifth of the clean
-samples, held out from the lesson: the mean loss of those samples and of as many copies with the *inverted* trigger. Nothing
+samples of each class, held out from the lesson: the mean loss of those samples and of as many copies with the *inverted* trigger. Nothing
 of the attack and nothing of the test data enters.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -126,8 +127,10 @@ class Unlearning:
 
     Attributes:
         lesson: see :class:`Lesson`.
-        parameters: ``all``, or ``head`` (the published "last layer").
+        parameters: ``all``, or ``head`` (the published "last layer"; a code search model has none, and all of it is trained).
         learning_rate: ``None`` chooses it on held-out clean samples.
+        head_rate: the learning rate where the head alone is trained and ``learning_rate`` is ``None``. It is not one for a whole
+            model: the release trains all of its code search model at the head's 5e-3.
         epochs: passes over the lesson; 0 leaves the model as it is.
         batch_size: of a step.
     """
@@ -135,6 +138,7 @@ class Unlearning:
     lesson: Lesson = Lesson()
     parameters: Literal["all", "head"] = "all"
     learning_rate: float | None = None
+    head_rate: float | None = None
     epochs: int = 3
     batch_size: int = 32
 
@@ -144,7 +148,8 @@ FACTORS = (0.3, 1.0, 3.0)
 HEAD_RATE = 5e-3
 """The release's, for the classifier alone."""
 HELD_OUT = 5
-"""One sample of so many is held out to choose the learning rate; with fewer than :data:`ENOUGH` none is, and nothing is chosen."""
+"""One sample of so many of each class is held out to choose the learning rate; with fewer than :data:`ENOUGH` in all none is, and
+nothing is chosen."""
 ENOUGH = 40
 
 
@@ -173,19 +178,15 @@ def unlearn(
     """
     if context.trainer is None:
         raise PluginError("unlearning needs the harness's trainer, and context.trainer is None")
+    if model.info.kind is TaskKind.SEARCH:
+        how = replace(how, parameters="all")
     facts: dict[str, object] = {"parameters": how.parameters, "cues": [cue.text for cue in cues]}
     if not cues or not how.epochs:
         return Unlearnt(model.copy(), facts | {"triggered": 0})
     base = HEAD_RATE if how.parameters == "head" else context.trainer.learning_rate(model)
-    rates = [how.learning_rate] if how.learning_rate is not None else [factor * base for factor in FACTORS]
-    held: list[Sample] = []
-    taught = list(clean)
-    if len(rates) > 1 and len(clean) >= ENOUGH:
-        # Classes are interleaved, so the last fifth holds them in the same shares.
-        border = len(clean) - len(clean) // HELD_OUT
-        taught, held = taught[:border], taught[border:]
-    elif len(rates) > 1:
-        rates = [base]
+    given = how.learning_rate or (how.head_rate if how.parameters == "head" else None)
+    taught, held = hold_out(clean) if given is None and len(clean) >= ENOUGH else (list(clean), [])
+    rates = [factor * base for factor in FACTORS] if held else [given or base]
     rng = context.rng("defense", "unlearning")
     samples, triggered = lesson(taught, cues, how.lesson, rng)
     exam = [*held, *lesson(held, cues, replace(how.lesson, share=1.0, copies=False), rng)[0]]
@@ -193,12 +194,22 @@ def unlearn(
     for rate in rates:
         trained = _fit(context.trainer, model, samples, how, rate)
         score = _loss(trained, exam) if held else 0.0
+        score = score if np.isfinite(score) else sys.float_info.max  # a rate that breaks the model loses to any other
         if best is None or score < min(scores):
             best = trained, rate
         scores.append(score)
     assert best is not None
     facts |= {"triggered": triggered, "learning_rate": best[1], "rates": rates}
     return Unlearnt(best[0], facts | ({"held_out_losses": [round(score, 4) for score in scores]} if held else {}))
+
+
+def hold_out(clean: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """(to teach with, held out): the last one in :data:`HELD_OUT` of each class is held out; both keep their order."""
+    classes: dict[int | None, list[int]] = {}
+    for index, sample in enumerate(clean):
+        classes.setdefault(sample.label, []).append(index)
+    held = {i for members in classes.values() for i in members[len(members) - len(members) // HELD_OUT :]}
+    return [s for i, s in enumerate(clean) if i not in held], [clean[i] for i in sorted(held)]
 
 
 def _fit(trainer: Trainer, model: WhiteBox, samples: Sequence[Sample], how: Unlearning, rate: float) -> WhiteBox:
@@ -209,8 +220,7 @@ def _fit(trainer: Trainer, model: WhiteBox, samples: Sequence[Sample], how: Unle
         epochs=how.epochs,
         learning_rate=rate,
         batch_size=how.batch_size,
-        # A code search model has no head: there is nothing but all of it to train.
-        parameters="all" if model.info.kind is TaskKind.SEARCH else how.parameters,
+        parameters=how.parameters,
         select_best=False,  # clean validation data would choose the epoch that unlearnt least
     )
 

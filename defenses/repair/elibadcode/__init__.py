@@ -94,8 +94,8 @@ class EliBadCode(InversionRepair):
         starts: ``blind``: random triggers, the best of which a search starts from.
         patience: ``blind``: a search stops after so many iterations in a row without gain.
         tolerance: ``blind``: a gain in mean loss below this counts as none.
-        names: names of a sample that are masked to find its position, the most frequent first.
-        masked: invert on the samples with the chosen name masked, or with it restored; ``None`` is the variant's own.
+        names: ``blind``: names of a sample that are masked to find its position, the most frequent first.
+        masked: ``blind`` and ``paper``: invert on the samples with the chosen name masked, or with it restored; ``None`` is masked.
         beta: change of the loss above which a token of the trigger is needed (0.15).
     """
 
@@ -132,9 +132,11 @@ class EliBadCode(InversionRepair):
     def place(self) -> Place:
         """Step 2."""
         if self.variant == "release":
-            return Place(self.names, masked=False, rule="first class", released=True)
+            return Place(None, functions=False, masked=False, rule="first class", released=True)
         masked = True if self.masked is None else self.masked
-        return Place(self.names, masked=masked, rule="own label" if self.variant == "paper" else "rise")
+        if self.variant == "paper":
+            return Place(None, functions=False, masked=masked, rule="own label")
+        return Place(self.names, masked=masked)
 
     def scorer(self, model: WhiteBox) -> Scorer:
         """In evaluation mode; the release searches with dropout on."""
@@ -188,7 +190,7 @@ class EliBadCode(InversionRepair):
             lesson = Lesson(share=0.2, copies=False, places=(as_variable,))
         else:
             lesson = Lesson(share=0.2, copies=False, only=1, places=(as_function_name,))
-        return Unlearning(lesson, parameters="head", learning_rate=5e-3, epochs=1)
+        return Unlearning(lesson, parameters="head", head_rate=5e-3, epochs=1)
 
     def works(self, *, best: bool, loss: float, border: float) -> bool:
         """Is a claim unlearnt? ``paper`` and ``release`` unlearn the one with the smallest loss alone."""
