@@ -10,46 +10,69 @@ arXiv 2408.04683. One file a step:
 5. :mod:`~defenses.inversion.unlearning`: fine-tuning on samples with the trigger and correct labels.
 
 Where paper, release (``wssun/EliBadCode`` at e315360) and this implementation differ. *Paper* is the abstract, framework figure and
-Algorithm 2 of the online appendix; its setup section was not at hand, so "not known" means that neither of these says it.
+Algorithm 2 of the online appendix; its setup section was not at hand. What it does not say, and what cannot be run as it was released,
+has to be filled: in [brackets] stands what ``variant=paper`` and ``variant=release`` do there. Every row has a test
+(``tests/test_elibadcode_variants.py``).
 
-=====================  ==================================  ==================================  ==================================
-what                   paper                               release                             here (``blind``)
-=====================  ==================================  ==================================  ==================================
-told about the attack  nothing                             position and pattern (unlearning)   nothing
-vocabulary             naming conventions of the language  one pattern for all languages,      the language's own rule; keywords
-                                                           keywords stay                       and special tokens out
-re-tokenisation        not known                           not asked                           the trigger, written as a name, must
-                                                                                               re-tokenise to itself
-word-initial pieces    not known                           none                                the trigger's first token, followed by
-                                                                                               the separator (``_``; none in camel
-                                                                                               case), which is not searched
-position: place        not known                           at that index                       instead of one masked occurrence of
-                                                                                               the name that stands behind a space
-position: rule         highest loss among masked variants  defect: highest P(1), clone:        highest rise of the loss towards
-                                                           lowest P(target)                    the direction's target
-position: candidates   variables                           variables                           function name, parameters, locals;
-                                                                                               the ``names`` most frequent
-position: unit         not known                           word index used as token index      token offsets
-no names in a sample   not known                           fails                               in front of the first token
-inversion's inputs     the masked samples                  the unmasked samples                parameter ``masked``
-mode                   not known                           training mode (dropout on)          evaluation mode
-gradient               one-hot, whole vocabulary           one-hot, whole vocabulary           allowed tokens only (same values)
-candidates scored at   the sample's position               token 10                            the sample's position
-candidates scored on   all samples                         all samples, padded to the window   a race; winners on all samples
-the walk               best of the candidates              always moves, may go uphill         moves only to a lower loss
-start                  not known                           not known                           best of ``starts`` random triggers
-stops                  after epsilon iterations            after 100 iterations                no gain for ``patience`` iterations
-anchoring baseline     the whole trigger's loss            a loss under dropout                the whole trigger's loss
-anchoring rule         \\|l - l_i\\| > beta                  l_i - l > beta                      \\|l - l_i\\| > beta, and backward
-                                                                                               elimination where that breaks down
-nothing left           not known                           empty trigger                       at least one token
-unlearning: classes    not known                           class 1 only                        the same share of every class
-unlearning: places     not known                           the attacker's                      five kinds, drawn evenly
-unlearning: of         the best direction                  a trigger typed in by hand          every direction whose trigger works
-unlearning: samples    not known                           20 % triggered in place             copies; the clean sample stays
-unlearning: trains     the last layer                      classifier, 5e-3, 1 epoch           parameter ``unlearn``
-label directions       all                                 0 -> 1 only (the script stops)      all
-=====================  ==================================  ==================================  ==================================
+========================  ==================================  ====================================  ====================================
+what                      paper                               release                               here (``blind``)
+========================  ==================================  ====================================  ====================================
+told about the attack     nothing                             where it stands (unlearning)          nothing
+vocabulary                naming conventions of the           letters, digits, underscores, for     the language's own rule for names;
+                          language; [as blind]                every language; keywords stay         keywords and special tokens out
+re-tokenisation           [as blind]                          not asked                             the trigger, written as a name, must
+                                                                                                    re-tokenise to itself
+word-initial pieces       [as blind]                          none                                  the trigger's first token, then the
+                                                                                                    separator (``_``; none in camel
+                                                                                                    case), which is not searched
+position: candidates      variables; [parameters and locals   variables; [as paper]                 the same and the function's name;
+                          that stand behind a space]                                                the ``names`` most frequent
+position: rule            highest loss of the own label       defect: highest P(1); clone: lowest   highest rise of the loss towards the
+                          among masked variants               P(target)                             direction's target
+position: place           [as blind]                          inserted at that index                instead of one masked occurrence,
+                                                                                                    the first that stands behind a space
+position: unit            [as blind]                          word index used as token index; 1     token offsets
+                                                              where it is beyond half the window
+no names in a sample      [as blind]                          fails [index 1]                       in front of the first token
+inversion's inputs        the masked samples [or, by          the unmasked samples                  as paper
+                          ``masked``, restored ones]
+mode                      [as blind]                          training mode: dropout on [for        evaluation mode
+                                                              positions as well, from the seed];
+                                                              anchoring without
+gradient                  by the one-hot vectors              by the one-hot vectors                by the one-hot vectors; here, for
+                                                                                                    all variants, of the allowed tokens
+                                                                                                    alone
+candidates scored at      the sample's position               token 10                              the sample's position
+candidates scored on      all samples                         all samples, padded to the window     a race; winners on all samples
+                                                              [padded to the longest]
+the walk                  to the best candidate, even uphill  to the best candidate never visited,  to a lower loss or nowhere
+                                                              even uphill
+what is returned          [the best visited]                  the best visited                      the best visited
+start                     [one random trigger]                [one random trigger]                  best of ``starts`` random triggers
+stops                     after ``iterations`` (epsilon)      after ``iterations`` (100)            also after ``patience`` without
+                                                                                                    gain, and at a loss up to
+                                                                                                    ``tolerance``
+anchoring baseline        the whole trigger's loss, measured  the search's best loss, under         as paper
+                          again                               dropout
+anchoring rule            \\|l - l_i\\| > beta                l_i - l > beta                        \\|l - l_i\\| > beta, and backward
+                                                                                                    elimination where that breaks down
+nothing left              [the whole trigger]                 the empty trigger, and nothing is     at least one token
+                                                              unlearnt
+unlearning: classes       [every class]                       class 1 only                          the same share of every class
+unlearning: places        [a random variable is called like   the attacker's [the function is       five kinds, drawn evenly; nothing of
+                          the trigger]                        called like the trigger]              the attack is known
+unlearning: no name       [another sample is triggered        [another sample is triggered          another kind of place, else no copy
+                          instead]                            instead]
+unlearning: of            the best direction                  a trigger typed in by hand [the best  every direction whose trigger works,
+                                                              direction]                            and the best one
+unlearning: samples       [as release]                        20 % triggered in place               a triggered copy of every sample;
+                                                                                                    the clean one stays
+unlearning: trains        the last layer [as release]         the classifier, 5e-3, 1 epoch         all, 3 epochs, at a rate chosen on
+                                                                                                    held-out clean samples; ``unlearn``
+label directions          all                                 0 -> 1 only, the script stops [all]   all
+code search               trigger and word together [all      cannot be run [not applicable]        trigger and word together; samples
+                          parameters are unlearnt]                                                  are changed, not copied
+========================  ==================================  ====================================  ====================================
 """
 
 from __future__ import annotations
