@@ -347,6 +347,12 @@ def test_the_gradient_on_allowed_rows_is_that_by_the_one_hot_over_the_whole_voca
     torch.testing.assert_close(found @ objective.rows[allowed].T, whole[:, allowed], atol=1e-6, rtol=1e-4)
 
 
+@row("substitutes (k)")
+def test_the_published_variants_draw_from_64_substitutes_and_ours_from_16_unless_told() -> None:
+    assert {variant: plugin(variant).search().top_k for variant in VARIANTS} == {"paper": 64, "release": 64, "blind": 16}
+    assert all(plugin(variant, top_k=7).search().top_k == 7 for variant in VARIANTS)
+
+
 @row("candidates scored at")
 def test_the_release_differentiates_at_the_position_and_scores_at_token_10(
     model: WhiteBox, monkeypatch: pytest.MonkeyPatch

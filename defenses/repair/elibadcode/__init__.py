@@ -42,6 +42,7 @@ mode                      [as blind]                          training mode: dro
 gradient                  by the one-hot vectors              by the one-hot vectors                by the one-hot vectors; here, for
                                                                                                     all variants, of the allowed tokens
                                                                                                     alone
+substitutes (k)           64                                  64                                    16
 candidates scored at      the sample's position               token 10                              the sample's position
 candidates scored on      all samples                         all samples, padded to the window     a race; winners on all samples
                                                               [padded to the longest]
@@ -98,6 +99,10 @@ from defenses.inversion.vocabulary import Vocabulary, allowed_tokens, name_piece
 from defenses.repair.elibadcode.anchoring import anchor, anchor_as_released
 from defenses.repair.elibadcode.gcg import Search, invert
 
+TOP_K = 64
+"""k as published."""
+BLIND_TOP_K = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class EliBadCode(InversionRepair):
@@ -111,7 +116,8 @@ class EliBadCode(InversionRepair):
         variant: ``blind`` is told neither direction, position, pattern nor trigger; ``paper`` as the paper and its appendix state it;
             ``release`` with the release's choices where they differ and can be run (not for code search, whose released form cannot).
         iterations: at most so many for each claim (epsilon = 100).
-        top_k: substitutes of a position (k = 64).
+        top_k: substitutes of a position (k). ``None`` is the variant's own: 64 as published; 16 in ``blind``, which on two cores reached
+            the loss of 64 at half the tokens.
         width: candidates of an iteration (r = 64).
         rung: ``blind``: samples that all candidates meet; see :class:`~defenses.repair.elibadcode.gcg.Search`.
         starts: ``blind``: random triggers, the best of which a search starts from.
@@ -129,12 +135,12 @@ class EliBadCode(InversionRepair):
 
     variant: Literal["blind", "paper", "release"] = "blind"
     iterations: Annotated[int, Field(ge=0)] = 100
-    top_k: Annotated[int, Field(ge=1)] = 64
+    top_k: Annotated[int, Field(ge=1)] | None = None
     width: Annotated[int, Field(ge=1)] = 64
-    rung: Annotated[int, Field(ge=1)] = 2
+    rung: Annotated[int, Field(ge=1)] = 1
     starts: Annotated[int, Field(ge=1)] = 32
     patience: Annotated[int, Field(ge=1)] = 2
-    tolerance: Annotated[float, Field(ge=0)] = 0.02
+    tolerance: Annotated[float, Field(ge=0)] = 0.01
     names: Annotated[int, Field(ge=1)] = 8
     masked: bool | None = None
     beta: Annotated[float, Field(ge=0)] = 0.15
@@ -170,7 +176,7 @@ class EliBadCode(InversionRepair):
         if self.variant == "blind":
             return Search(
                 iterations=self.iterations,
-                top_k=self.top_k,
+                top_k=self.top_k or BLIND_TOP_K,
                 width=self.width,
                 rung=self.rung,
                 starts=self.starts,
@@ -179,7 +185,7 @@ class EliBadCode(InversionRepair):
             )
         return Search(
             iterations=self.iterations,
-            top_k=self.top_k,
+            top_k=self.top_k or TOP_K,
             width=self.width,
             rung=self.victims,
             starts=1,
