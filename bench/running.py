@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,8 @@ from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
 from bench.store import Store
-from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
+from bench.suite import NONE, Entry, Suite, TaskEntry, cells, check_unique, inverts, load_suite, parse_suite
+from bench.verdicts import clean_models_needed
 
 
 def load_registry(suite: Suite, files: Sequence[Path]) -> Registry:
@@ -167,7 +168,7 @@ def _run(
     report = execute(suite, graphs, registry, store, jobs, console)
     target = ResultsFolder(folder)
     records = export(graphs, report, store, target, suite.name)
-    publish(target, suite.margin, Console())
+    publish(target, suite.margin, Console(), suite.false_alarms)
     counts = Counter(record.status.value for record in records)
     summary = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
     console.print(f"{_cells(graphs)}: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True)
@@ -262,6 +263,8 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
             estimate,
         )
     console.print(table)
+    for line in _calibration(suite, graphs):
+        console.print(line, highlight=False, soft_wrap=True)
     missing_stages = [s for s in stages.values() if store.find(s.kind, s.key) is None]
     _print_missing(console, missing_stages, store)
     for graph in graphs:
@@ -276,6 +279,20 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _calibration(suite: Suite, graphs: Sequence[CellGraph]) -> Iterator[str]:
+    """How many clean models a verdict of the suite can rest on, and how many it needs."""
+    if not any(inverts(graph.plan.defense) for graph in graphs):
+        return
+    clean = any(entry.name == NONE for entry in suite.attacks)
+    others = len({*suite.seeds, *suite.calibration_seeds}) - 1 if clean else 0
+    needed = clean_models_needed(suite.false_alarms)
+    yield f"verdicts at {100 * suite.false_alarms:g} % false alarms need {needed} clean models of other seeds, the suite has {others}"
+    if not clean:
+        yield "  add attack 'none': it gives the clean models"
+    elif others < needed:
+        yield f"  add {needed - others} calibration_seeds"
 
 
 def _print_missing(console: Console, missing: Sequence[Stage], store: Store, limit: int = 40) -> None:
@@ -309,7 +326,7 @@ def make_board(name: str, results: Path, console: Console) -> None:
     from bench.board import publish
 
     suite = load_suite(name)
-    publish(ResultsFolder(results / suite.name), suite.margin, console)
+    publish(ResultsFolder(results / suite.name), suite.margin, console, suite.false_alarms)
 
 
 def explain(what: str, store_root: Path, console: Console) -> None:

@@ -20,6 +20,7 @@ from bench.errors import ConfigError, suggest
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
 from bench.records import Coordinates, PluginUse
+from bench.verdicts import FALSE_ALARMS
 
 SUITES = Path("results") / "suites"
 
@@ -94,7 +95,7 @@ class Suite(_Strict):
     calibration_seeds: tuple[int, ...] = ()
     """More training seeds at which every inverting defense runs on the clean model alone (attack ``none``), so that a verdict has
     clean models to compare with (:mod:`bench.verdicts`). No number of the board is made from them."""
-    false_alarms: float = Field(default=0.1, gt=0, lt=1)
+    false_alarms: float = Field(default=FALSE_ALARMS, gt=0, lt=1)
     """The share of clean models that a verdict may convict."""
     data_seed: int = 0
     training: dict[str, Any] = Field(default_factory=dict)

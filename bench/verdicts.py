@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Suspicions = Mapping[str, float]
 """Claim -> suspicion; finite, higher is more."""
 
+FALSE_ALARMS: Final = 0.1
+"""The share of clean models that a verdict may convict, where a suite states none."""
 FEWEST: Final = 2
 """Clean models without which nothing has a spread."""
 ROUNDING: Final = 1e-6

@@ -55,6 +55,7 @@ def test_a_calibration_cell_alone_can_be_chosen_and_planned(finished: Path) -> N
     plan = run("plan", finished / "toy.yaml", folder=finished)
     assert "7 cells (3 of them calibrate verdicts alone)" in plan.stdout
     assert "missing: 0 stages" in plan.stdout
+    assert "verdicts at 30 % false alarms need 3 clean models of other seeds, the suite has 3" in plan.stdout
     chosen = run("run", finished / "toy.yaml", "--only", "seed=12", "-j", "1", folder=finished)
     assert chosen.returncode == 0, chosen.stderr
     assert "1 cells (1 of them calibrate verdicts alone)" in chosen.stderr
@@ -66,6 +67,32 @@ def test_a_calibration_cell_can_be_made_again_by_its_command(finished: Path) -> 
     at = ("--task", "toy", "--attack", "none", "--defense", "guesser", "--seed", "12")
     done = run("cell", *at, "--suite", finished / "toy.yaml", "-j", "1", folder=finished)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_verdicts_on_the_board_name_the_planted_direction(finished: Path) -> None:
+    run("run", finished / "toy.yaml", "-j", "1", folder=finished)
+    board = json.loads((finished / "results" / "toy" / "board.json").read_text())
+    (detector,) = board["detections"]
+    attacked = next(trial for trial in detector["trials"] if trial["attacked"])
+    assert (attacked["claim"], attacked["right"], attacked["implanted"]) == ("1->0", True, True)
+    assert (attacked["clean"], attacked["convicted"]) == (3, True)
+    assert sorted(trial["seed"] for trial in detector["trials"] if trial["calibration"]) == CALIBRATION
+    assert all(row["seeds"] == [0] for row in board["rows"])
+    assert {row["verdict"] for row in board["rows"] if row["attack"] == "dead_code"} == {"", "1 of 1 convicted"}
+
+
+def test_the_pages_are_made_again_from_records_alone(finished: Path) -> None:
+    folder = finished / "results" / "toy" / "inversions"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(before) == {
+        f"toy-tiny-{a}-guesser-s0{suffix}" for a in ("none", "dead_code") for suffix in (".md", ".svg")
+    }
+    for path in folder.iterdir():
+        path.unlink()
+    done = run("board", finished / "toy.yaml", folder=finished)
+    assert done.returncode == 0, done.stderr
+    assert "guesser on toy · tiny: AUROC" in done.stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_results_of_an_older_schema_are_refused_with_what_to_do(finished: Path, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from bench.board.pages import write_pages
 from bench.board.plot import write_tradeoff
 from bench.board.render import print_board, to_csv, to_json, to_markdown
 from bench.board.table import MARGIN, Board, Loader, Timings, build_board
 from bench.errors import StoreError
 from bench.records import Record
+from bench.verdicts import FALSE_ALARMS
 
 if TYPE_CHECKING:
     from bench.results import ResultsFolder
@@ -28,7 +30,9 @@ __all__ = [
 ]
 
 
-def publish(folder: ResultsFolder, margin: float, console: Console) -> dict[str, Path]:
+def publish(
+    folder: ResultsFolder, margin: float, console: Console, false_alarms: float = FALSE_ALARMS
+) -> dict[str, Path]:
     """Make the board of a results folder from its stored records and outcomes, write it there, print it and its paths.
 
     Raises:
@@ -39,8 +43,9 @@ def publish(folder: ResultsFolder, margin: float, console: Console) -> dict[str,
     def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         return folder.outcomes(record.coordinates), folder.filter_table(record.coordinates)
 
-    board = build_board(folder.records(), load, margin=margin, timings=folder.timings())
-    paths = write_files(board, folder.root)
+    records = folder.records()
+    board = build_board(records, load, margin=margin, timings=folder.timings(), false_alarms=false_alarms)
+    paths = write_files(board, records, folder.root)
     print_board(board, console)
     for path in paths.values():
         console.print(Text(str(path)), soft_wrap=True)
@@ -54,8 +59,10 @@ def write_board(
     *,
     margin: float = MARGIN,
     timings: Timings | None = None,
+    false_alarms: float = FALSE_ALARMS,
 ) -> dict[str, Path]:
-    """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder.
+    """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder, and
+    ``inversions/<cell>.md`` and ``.svg`` for each cell in which triggers were inverted.
 
     Args:
         records: of the cells, in any order.
@@ -64,19 +71,22 @@ def write_board(
         margin: how much of the clean metric may be lost (0.02: two points).
         timings: by cell slug, ``seconds`` (wall) and ``peak_bytes`` of the defense's own
             stages; without them the board shows no wall time and is the same on every machine.
+        false_alarms: the share of clean models that a verdict may convict.
 
     Returns:
-        The paths by file name.
+        The paths of the board's own files by name.
 
     Raises:
         StoreError: a file cannot be written.
         bench.errors.PluginError: an outcome table breaks its schema.
     """
-    return write_files(build_board(records, outcomes_loader, margin=margin, timings=timings), folder)
+    records = list(records)
+    board = build_board(records, outcomes_loader, margin=margin, timings=timings, false_alarms=false_alarms)
+    return write_files(board, records, folder)
 
 
-def write_files(board: Board, folder: Path) -> dict[str, Path]:
-    """Write the files of a board that is already built; see :func:`write_board`."""
+def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[str, Path]:
+    """Write the files of a board that is already built from these records; see :func:`write_board`."""
     texts = {"board.md": to_markdown(board), "board.csv": to_csv(board), "board.json": to_json(board)}
     paths = {name: folder / name for name in (*texts, "tradeoff.png", "tradeoff.svg")}
     try:
@@ -84,6 +94,7 @@ def write_files(board: Board, folder: Path) -> dict[str, Path]:
         for name, text in texts.items():
             paths[name].write_text(text, encoding="utf-8", newline="\n")
         write_tradeoff(board, paths["tradeoff.png"], paths["tradeoff.svg"])
+        write_pages(records, board.detections, folder)
     except OSError as error:
         raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error
     return paths

@@ -238,3 +238,55 @@ BLOCK_DEFINITIONS: Final = (
     ("group", "defenses that share a letter are not told apart (pairwise Wilcoxon, Holm)."),
     ("rank", "mean rank over the blocks where every defense has a lift, and the bootstrap interval of its place."),
 )
+
+
+def verdict_definitions(board: Board) -> list[tuple[str, str]]:
+    """What the section on verdicts means, term by term."""
+    rate = f"{100 * board.false_alarms:g} %"
+    return [
+        (
+            "verdict",
+            (
+                "the suspicion of each claim (a label direction) is standardised against the same claim on the clean models, and the "
+                "largest is the model's score. p: the share of models, clean ones and the victim, whose score is not below the victim's, "
+                "each standardised against all others (full conformal). Yes where p is at most "
+                f"{rate}; the claim named is the one with the largest standardised suspicion. The rate holds for each victim alone, "
+                "not for all of a table together."
+            ),
+        ),
+        (
+            "clean models",
+            (
+                "the same inversion on models trained without poison, at other seeds than the victim's. Clean victims are judged by "
+                "each other, so that the rule itself fixes how many of them are convicted: that is no evidence for the rate."
+            ),
+        ),
+        (
+            "not calibrated",
+            f"too few clean models for a p of {rate}: a verdict needs at least 1 / {board.false_alarms:g} - 1 of them.",
+        ),
+        (
+            "AUROC",
+            (
+                "chance that an attacked victim (all attacks and seeds) has a higher score than a clean one (calibration included), "
+                "each standardised against clean models of other seeds. Its interval takes victims as independent; those of one seed "
+                "are less so."
+            ),
+        ),
+        (
+            "implanted",
+            "share of attacked victims whose undefended lift has its interval above 0: elsewhere there is no backdoor to find.",
+        ),
+        ("convicted", "share of attacked victims with a verdict that are convicted; of n."),
+        (
+            "direction right",
+            "share of attacked victims, convicted or not, whose named direction is the attacker's.",
+        ),
+        (
+            "smallest loss right",
+            (
+                "the naive verdict, for comparison: the direction with the smallest loss is the backdoor's. It convicts every model, "
+                "clean ones too; this is how often it names the attacker's direction."
+            ),
+        ),
+    ]

@@ -6,6 +6,8 @@ Colours: Okabe and Ito's palette, which colour-blind readers tell apart; markers
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,11 +35,18 @@ _STYLE: Final[Any] = {
 }
 
 
-def write_tradeoff(board: Board, png: Path, svg: Path) -> None:
-    """Draw the plot into two files."""
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The style of all plots, whatever the reader's own settings are; the same data then give the same bytes."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
+        yield
+
+
+def write_tradeoff(board: Board, png: Path, svg: Path) -> None:
+    """Draw the plot into two files."""
+    with drawing():
         figure = draw_tradeoff(board)
         figure.savefig(png, dpi=150, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -12,7 +11,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tabulate import tabulate
 
 from bench.board.blocks import BlockSummary
 from bench.board.columns import (
@@ -26,21 +24,12 @@ from bench.board.columns import (
     percent,
     status_words,
 )
+from bench.board.markdown import escape_markdown, escaped_table
 from bench.board.table import Board, Row
+from bench.board.verdict_section import verdict_lines, verdict_section
 from bench.metrics import CellMetrics, Number
 from bench.records import Status
 from bench.stats import MINIMUM_SEEDS
-
-_SPECIAL = re.compile(r"([\\`*_|~<>#]|(?<=\])\()")
-
-
-def escape_markdown(text: str) -> str:
-    """Text from outside on one line, with everything that Markdown would read as markup escaped.
-
-    Underscores inside a word are left alone, and brackets that no link follows: they mean nothing there.
-    """
-    line = " ".join(text.split())
-    return re.sub(r"(?<=\w)\\_(?=\w)", "_", _SPECIAL.sub(r"\\\1", line))
 
 
 def groups(board: Board) -> Iterator[tuple[tuple[str, str, str], list[Row]]]:
@@ -69,6 +58,7 @@ def to_markdown(board: Board) -> str:
         notes = list(_notes(rows))
         if notes:
             parts.append("\n".join(f"- {note}" for note in notes))
+    parts += verdict_section(board)
     if board.blocks:
         parts += ["## Across blocks", _block_table(board)]
         parts.append("\n".join(f"- **{escape_markdown(term)}**: {text}" for term, text in BLOCK_DEFINITIONS))
@@ -77,16 +67,9 @@ def to_markdown(board: Board) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(headers: list[str], body: list[list[str]]) -> str:
-    escaped = [[escape_markdown(cell) for cell in row] for row in body]
-    return tabulate(escaped, [escape_markdown(h) for h in headers], tablefmt="github", disable_numparse=True)
-
-
 def _table(rows: list[Row], margin: float) -> str:
     shown = columns(rows, margin)
-    return _markdown_table(
-        [column.header for column in shown], [[column.show(row) for column in shown] for row in rows]
-    )
+    return escaped_table([column.header for column in shown], [[column.show(row) for column in shown] for row in rows])
 
 
 def _notes(rows: list[Row]) -> Iterator[str]:
@@ -110,7 +93,7 @@ _BLOCK_HEADERS = [
 
 
 def _block_table(board: Board) -> str:
-    return _markdown_table(_BLOCK_HEADERS, [_block_row(summary) for summary in board.blocks])
+    return escaped_table(_BLOCK_HEADERS, [_block_row(summary) for summary in board.blocks])
 
 
 def _block_row(summary: BlockSummary) -> list[str]:
@@ -145,6 +128,8 @@ _PLAIN = (
         "tokens",
         "clean_samples",
         "wall_seconds",
+        "verdict",
+        "verdict_p",
     ),
 )
 _NUMBERS = tuple(name for name, field in CellMetrics.model_fields.items() if field.annotation is Number)
@@ -204,6 +189,8 @@ def print_board(board: Board, console: Console) -> None:
             table.add_row(*(Text(cell.replace(" [", "\n[").replace(", ", ",") if narrow else cell) for cell in cells))
         console.print(table)
         console.print()
+    for line in verdict_lines(board):
+        console.print(Text(line), soft_wrap=True)
     if board.few_seeds:
         console.print(
             Text(

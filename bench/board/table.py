@@ -11,10 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from bench import stats
 from bench.board.blocks import BlockSummary, summarise_blocks
+from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
+from bench.board.rounding import rounded, rounded_number
 from bench.measures import Measure, measures, over_seeds
 from bench.metrics import SUMS, CellMetrics, Number, record_metrics
 from bench.outcomes import validate
 from bench.records import Record, Status
+from bench.verdicts import FALSE_ALARMS
 
 MARGIN: Final = 0.02
 FAMILY_ORDER: Final = ("none", "filter", "training", "repair", "screen")
@@ -71,6 +74,10 @@ class Row(BaseModel):
     """Of the defense's own stages, mean over seeds."""
     peak_bytes: float | None = None
     """Highest over its stages and seeds."""
+    verdict: str = ""
+    """What an inversion defense says of the row's victims (``2 of 3 convicted``, ``not calibrated``); empty for other defenses."""
+    verdict_p: float | None = None
+    """The largest conformal p over its seeds."""
 
 
 class Board(BaseModel):
@@ -85,6 +92,10 @@ class Board(BaseModel):
     """Sorted by task, model, attack (``none`` first), family and defense; independent of the order of the records."""
     blocks: tuple[BlockSummary, ...]
     """Each defense across all blocks (task × model × attack)."""
+    false_alarms: float = FALSE_ALARMS
+    """The share of clean models that a verdict may convict."""
+    detections: tuple[Detection, ...] = ()
+    """Each inversion defense as a detector of backdoored models."""
 
     @property
     def few_seeds(self) -> bool:
@@ -98,18 +109,22 @@ def build_board(
     *,
     margin: float = MARGIN,
     timings: Timings | None = None,
+    false_alarms: float = FALSE_ALARMS,
 ) -> Board:
     """Make the table; arguments and errors as :func:`bench.board.write_board`."""
+    records = list(records)
+    load = _loading_once(outcomes_loader)
     grouped: dict[tuple[str, str, str, str], list[Record]] = {}
-    suites = set()
     for record in records:
         at = record.coordinates
-        grouped.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
-        suites.add(record.suite)
-    rows = [_row(group, outcomes_loader, margin, timings or {}) for group in grouped.values()]
+        if not record.calibration:
+            grouped.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
+    rows = [_row(group, load, margin, timings or {}) for group in grouped.values()]
     rows.sort(key=_order)
+    detected = detections(records, lambda record: lift_is_above_zero(load(record)[0]), false_alarms)
+    rows = _with_verdicts(rows, detected)
     adjusted = stats.holm([row.mcnemar_p for row in rows])
-    rows = [row.model_copy(update={"mcnemar_p_holm": _rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
+    rows = [row.model_copy(update={"mcnemar_p_holm": rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
     lifts: dict[str, dict[tuple[str, str, str], float]] = {row.defense: {} for row in rows}
     for row in rows:
         lift = row.numbers["lift"].value if "lift" in row.numbers else None
@@ -117,7 +132,41 @@ def build_board(
             lifts[row.defense][(row.task, row.model, row.attack)] = lift
     controls = [row.defense for row in rows if row.family == "none"]
     blocks = summarise_blocks(lifts, control=controls[0] if controls else None)
-    return Board(suites=tuple(sorted(suites)), margin=margin, rows=tuple(rows), blocks=tuple(blocks))
+    return Board(
+        suites=tuple(sorted({record.suite for record in records})),
+        margin=margin,
+        rows=tuple(rows),
+        blocks=tuple(blocks),
+        false_alarms=false_alarms,
+        detections=detected,
+    )
+
+
+def _loading_once(loader: Loader) -> Loader:
+    """The loader, keeping what is asked for twice: the outcomes of cells with inversions."""
+    kept: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame | None]] = {}
+
+    def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        if not record.inversions:
+            return loader(record)
+        key = (record.suite, record.coordinates.slug)
+        if key not in kept:
+            kept[key] = loader(record)
+        return kept[key]
+
+    return load
+
+
+def _with_verdicts(rows: Sequence[Row], detected: Iterable[Detection]) -> list[Row]:
+    trials: dict[tuple[str, str, str, str], list[Trial]] = {}
+    for one in detected:
+        for trial in one.trials:
+            if not trial.calibration:
+                trials.setdefault((one.task, one.model, trial.attack, one.defense), []).append(trial)
+    told = [verdict_of_row(trials.get((row.task, row.model, row.attack, row.defense), [])) for row in rows]
+    return [
+        row.model_copy(update={"verdict": words, "verdict_p": p}) for row, (words, p) in zip(rows, told, strict=True)
+    ]
 
 
 def _order(row: Row) -> tuple[object, ...]:
@@ -179,7 +228,7 @@ def _numbers(records: Sequence[Record], loader: Loader, *, undefended: bool) -> 
         return numbers | {name: Number.absent(UNDEFENDED) for name in _AGAINST_UNDEFENDED}, None
     p_values = [cell.mcnemar.p for cell in cells]
     known = [p for p in p_values if p is not None]
-    return numbers, _rounded(max(known)) if known and len(known) == len(cells) else None
+    return numbers, rounded(max(known)) if known and len(known) == len(cells) else None
 
 
 def _over_seeds(name: str, cells: Sequence[Number], sums: Sequence[Mapping[str, Measure]]) -> Number:
@@ -188,12 +237,12 @@ def _over_seeds(name: str, cells: Sequence[Number], sums: Sequence[Mapping[str, 
         reason = absent[0].reason
         return Number.absent(reason if len(absent) == len(cells) else f"undefined at some seeds: {reason}")
     if len(cells) == 1:
-        return _rounded_number(cells[0])
+        return rounded_number(cells[0])
     if name in SUMS:
         found = over_seeds([seed[name] for seed in sums])
-        return _rounded_number(Number.of(found, "undefined at some seeds"))
+        return rounded_number(Number.of(found, "undefined at some seeds"))
     mean = sum(cell.value for cell in cells if cell.value is not None) / len(cells)
-    return _rounded_number(Number(value=mean, n=min(cell.n for cell in cells)))
+    return rounded_number(Number(value=mean, n=min(cell.n for cell in cells)))
 
 
 def _non_inferior(delta: Number | None, margin: float) -> bool | None:
@@ -204,16 +253,3 @@ def _non_inferior(delta: Number | None, margin: float) -> bool | None:
 
 def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 3) if values else None
-
-
-def _rounded(value: float | None) -> float | None:
-    """Six significant digits, for p-values."""
-    return None if value is None else float(f"{value:.6g}")
-
-
-def _rounded_number(number: Number) -> Number:
-    """Six decimals: what every export holds, and beyond what sums in another order could change."""
-    fields = {
-        name: None if (x := getattr(number, name)) is None else round(x, 6) + 0.0 for name in ("value", "low", "high")
-    }
-    return number.model_copy(update=fields)
