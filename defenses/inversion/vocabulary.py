@@ -197,6 +197,37 @@ def name_pieces(tokenizer: PreTrainedTokenizerFast, rows: int) -> Vocabulary:
     return Vocabulary(ids, frozenset(ids), frozenset(ids), surfaces, (), tokenizer, retokenises=False)
 
 
+def every_token(tokenizer: PreTrainedTokenizerFast, rows: int) -> Vocabulary:
+    """No filter at all, for methods that know nothing of programming languages: every token that is not special, anywhere.
+
+    Its strings need be no name, and need not re-tokenise to themselves. A piece that is no whole character spells U+FFFD.
+
+    Raises:
+        ConfigError: no token is left.
+    """
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    style = style_of(tokenizer.get_vocab())
+    surfaces = {
+        token: _spelled(piece, style, tokenizer)
+        for piece, token in tokenizer.get_vocab().items()
+        if token < rows and token not in special
+    }
+    if not surfaces:
+        raise ConfigError("every token of this model's vocabulary is special; there is nothing to search")
+    ids = tuple(sorted(surfaces))
+    return Vocabulary(ids, frozenset(ids), frozenset(ids), surfaces, (), tokenizer, retokenises=False)
+
+
+def _spelled(piece: str, style: Style, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The characters of a piece inside a text, its leading space included."""
+    if style == "wordpiece":
+        return piece.removeprefix("##") if piece.startswith("##") else f" {piece}"
+    if style == "sentencepiece":
+        byte = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+        return bytes([int(byte[1], 16)]).decode(errors="replace") if byte else piece.replace(MARKS[style], " ")
+    return str(tokenizer.convert_tokens_to_string([piece]))
+
+
 def query_words(tokenizer: PreTrainedTokenizerFast, rows: int) -> Vocabulary:
     """The tokens of a target word in a natural-language query: a piece that opens a word, then pieces of it or of further words.
 
