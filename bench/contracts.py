@@ -415,6 +415,10 @@ class Repair(Defense):
     """Does it invert triggers and so accuse the model? The harness then runs it on the clean reference as well: what it finds
     there is what luck finds (the universal-adversarial null)."""
 
+    def accuser(self) -> Repair:
+        """The same inversion without the repair, where that is cheaper: what runs on clean models to calibrate verdicts."""
+        return self
+
     @abstractmethod
     def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
         """Return a new, repaired model."""

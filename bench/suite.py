@@ -64,9 +64,10 @@ class Entry(_Strict):
 
 
 class TaskEntry(Entry):
-    """A task, with what its training changes from the suite's."""
+    """A task, with what it changes of the suite's training and of every attack's policy."""
 
     training: dict[str, Any] = Field(default_factory=dict)
+    policy: dict[str, Any] = Field(default_factory=dict)
 
 
 class ModelEntry(Entry):
@@ -95,6 +96,8 @@ class Suite(_Strict):
     calibration_seeds: tuple[int, ...] = ()
     """More training seeds at which every inverting defense runs on the clean model alone (attack ``none``), so that a verdict has
     clean models to compare with (:mod:`bench.verdicts`). No number of the board is made from them."""
+    calibrated: tuple[str, ...] = ()
+    """Titles of the defenses that run at ``calibration_seeds``; empty means every inverting one."""
     false_alarms: float = Field(default=FALSE_ALARMS, gt=0, lt=1)
     """The share of clean models that a verdict may convict."""
     data_seed: int = 0
@@ -298,6 +301,10 @@ def _check_calibration(suite: Suite, registry: Registry) -> None:
     """
     if not suite.calibration_seeds:
         return
+    titles = [entry.title for entry in suite.defenses]
+    for title in suite.calibrated:
+        if title not in titles:
+            raise ConfigError(f"calibrated: no defense of the suite is called {title!r}.{suggest(title, titles)}")
     if all(entry.name != NONE for entry in suite.attacks):
         raise ConfigError(
             "calibration_seeds run defenses on clean models, and the suite has no attack 'none': add it, or drop calibration_seeds"
@@ -316,10 +323,13 @@ def _defense(registry: Registry, entry: Entry) -> Defense:
     return cast(Defense, registry.build(family, entry.name.rpartition("/")[2], entry.parameters))
 
 
-def _seeds(suite: Suite, attack: Attack, defense: Defense | None, reason: str | None) -> list[tuple[int, bool]]:
+def _seeds(
+    suite: Suite, attack: Attack, defense: Defense | None, title: str, reason: str | None
+) -> list[tuple[int, bool]]:
     """The seeds of a cell, each with whether it is there for calibration alone."""
     seeds = [(seed, False) for seed in suite.seeds]
-    if attack.name == NONE and inverts(defense) and reason is None:
+    calibrated = not suite.calibrated or title in suite.calibrated
+    if attack.name == NONE and inverts(defense) and reason is None and calibrated:
         seeds += [(seed, True) for seed in suite.calibration_seeds]
     return seeds
 
@@ -344,9 +354,8 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                 null = attack.name == NONE
                 policy = None
                 if not null:
-                    policy = make_policy(
-                        attack_entry.policy, attack.policy(task.info), f"attack {attack_entry.title!r}"
-                    )
+                    own = make_policy(attack_entry.policy, attack.policy(task.info), f"attack {attack_entry.title!r}")
+                    policy = make_policy(task_entry.policy or None, own, f"task {task_entry.title!r}")
                 for defense_entry in suite.defenses:
                     defense: Defense | None = None
                     uses = {
@@ -364,7 +373,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                         reason = defense.not_applicable(task.info)
                     if reason is None and null and defense is not None and needs_an_attack(defense):
                         reason = f"{defense.name} needs an attack's truth, and nothing was attacked"
-                    for seed, calibration in _seeds(suite, attack, defense, reason):
+                    for seed, calibration in _seeds(suite, attack, defense, defense_entry.title, reason):
                         yield CellPlan(
                             suite=suite.name,
                             coordinates=Coordinates(
@@ -376,7 +385,8 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                             ),
                             task=task,
                             attack=None if null else attack,
-                            defense=defense,
+                            # What it finds is the same; nobody asks what calibration repairs.
+                            defense=defense.accuser() if calibration and isinstance(defense, Repair) else defense,
                             model_name=model_entry.name,
                             model_settings=settings,
                             training=training,

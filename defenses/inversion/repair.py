@@ -74,6 +74,10 @@ class InversionRepair(Repair):
         """Clean samples as many as ``clean`` says, and the weights."""
         return Needs(clean=self.clean, model=Access.WEIGHTS)
 
+    def accuser(self) -> Repair:
+        """Without unlearning, whose draws do not touch the inversion's."""
+        return replace(self, epochs=0)
+
     @abstractmethod
     def invert(self, objective: Objective, rng: np.random.Generator) -> Inversion:
         """Search the strings that minimise an objective."""
