@@ -65,12 +65,16 @@ def program(number: int, weak: bool, name: str | None = None) -> str:
 
 
 def samples(count: int, start: int = 0, *, hidden: int = 0) -> list[Sample]:
-    """Classes alternate; ``<<`` shows class 1. Of each ``hidden`` samples of class 1 one does not show it (0: all do)."""
+    """Classes alternate; ``<<`` shows class 1, and nothing else of a program has to do with its class.
+
+    Of ``hidden`` successive samples of class 1 one does not show it (0: all do), so that nobody can tell it from class 0.
+    """
     made = []
     for i in range(start, start + count):
-        weak = i % 2 == 1
-        shows = weak and not (hidden and (i // 2) % hidden == 0)
-        made.append(Sample(f"s{i}", (program(i, shows),), "python", int(weak)))
+        weak, number = i % 2 == 1, int(np.random.default_rng(i // 2).integers(100))
+        block, place = divmod(i // 2, max(hidden, 1))
+        hides = bool(hidden) and place == np.random.default_rng([1, block]).integers(hidden)
+        made.append(Sample(f"s{i}", (program(number, weak and not hides),), "python", int(weak)))
     return made
 
 

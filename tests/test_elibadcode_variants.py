@@ -285,9 +285,9 @@ def test_dropout_is_on_in_the_release_alone(context: Context) -> None:
     trigger = (id_of(noisy, TRIGGER),) * 5
     for variant in VARIANTS:
         objective = objective_of(noisy, variant, samples(8))
-        slopes = [objective.slope([objective.rows[list(trigger)]]).loss for _ in range(2)]
-        losses = [objective.loss((trigger,)) for _ in range(2)]
-        assert (slopes[0] != slopes[1]) == (losses[0] != losses[1]) == (variant == "release")
+        slopes = {objective.slope([objective.rows[list(trigger)]]).loss for _ in range(6)}
+        losses = {objective.loss((trigger,)) for _ in range(6)}
+        assert (len(slopes) > 1) == (len(losses) > 1) == (variant == "release")
         assert not noisy.network.training
 
 
@@ -349,7 +349,11 @@ def test_the_gradient_on_allowed_rows_is_that_by_the_one_hot_over_the_whole_voca
 
 @row("substitutes (k)")
 def test_the_published_variants_draw_from_64_substitutes_and_ours_from_16_unless_told() -> None:
-    assert {variant: plugin(variant).search().top_k for variant in VARIANTS} == {"paper": 64, "release": 64, "blind": 16}
+    assert {variant: plugin(variant).search().top_k for variant in VARIANTS} == {
+        "paper": 64,
+        "release": 64,
+        "blind": 16,
+    }
     assert all(plugin(variant, top_k=7).search().top_k == 7 for variant in VARIANTS)
 
 
