@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from bench.context import Context
@@ -19,11 +21,11 @@ from bench.samples import Sample, Splits
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
-from tasks.sources.clones import overlap, shape
+from tasks.sources.clones import _products, _smallest, overlap, shape
 from tasks.sources.dealing import Novelty, deal, jaccard, shingles
 from tasks.sources.defects import fill, places, plant
 from tasks.sources.installed import DISTRIBUTIONS, Function, lexical_tokens, modules, versions
-from tasks.sources.parsing import compiles
+from tasks.sources.parsing import compiles, parse, uncollected, walk
 from tasks.sources.search import query_of
 from tasks.sources.weaknesses import WEAKNESSES
 
@@ -382,3 +384,40 @@ def test_queries_are_words_unique_and_not_left_in_the_program() -> None:
 )
 def test_a_query_is_the_first_paragraph_in_words(docstring: str, query: str | None) -> None:
     assert query_of(docstring) == query
+
+
+def test_a_tree_is_walked_in_the_order_of_the_standard_library() -> None:
+    for path in (Path(ast.__file__), Path(__file__)):
+        tree = parse(path.read_text(encoding="utf-8"))
+        assert walk(tree) == list(ast.walk(tree))
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_collector_is_left_as_it_was(collecting: bool) -> None:
+    before = gc.isenabled()
+    try:
+        gc.enable() if collecting else gc.disable()
+        with uncollected():
+            assert not gc.isenabled()
+            with pytest.raises(SyntaxError):
+                parse("def")
+            assert not gc.isenabled()
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable() if before else gc.disable()
+
+
+def test_the_nearest_neighbours_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    for size in (1, 3, 40, 41, 500):
+        costs = rng.integers(0, 20, size) / 7  # with many ties
+        for count in (1, 3, 40):
+            assert _smallest(costs, count) == np.argsort(costs, kind="stable")[:count].tolist()
+
+
+def test_products_of_tables_are_exact_whatever_their_number_of_rows() -> None:
+    rng = np.random.default_rng(0)
+    left, right = (sparse.csr_matrix((rng.random((7, 30)) < 0.3).astype(np.float32)) for _ in range(2))
+    expected = left.toarray() @ right.toarray().T
+    for rows in (1, 3, 7, 256):
+        assert np.array_equal(np.array(list(_products(left, right, rows))), expected)

@@ -16,9 +16,9 @@ is whether the programs do the same. ``notes`` say for each pair which of the th
 
 from __future__ import annotations
 
-import re
+import string
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ NEAR_MISSES = 0.5
 
 CANDIDATES = 20
 """A neighbour is one of so many that match best."""
+
+WORD_STARTS = frozenset(string.ascii_letters + "_")
 
 LENGTH_WEIGHT = 0.2
 """What a relative difference in length counts against one in overlap, when neighbours are matched to clones."""
@@ -85,7 +87,7 @@ def versions(function: Function, rng: np.random.Generator, least_rewrites: int) 
         return None
     mutant, mutations = mutated
     chosen = int(rng.integers(2))
-    made = rewrite(mutant if chosen else function.text, rng)
+    made = rewrite(mutant if chosen else function.text, rng, printed=bool(chosen))
     if made is None or len(made[2]) < least_rewrites or "rename_function" not in made[2]:
         return None
     original = plain_print(function.text) if chosen else made[0]
@@ -97,8 +99,7 @@ def shape(text: str) -> tuple[str, ...]:
     alone, which are clones whoever wrote them."""
     seen: dict[str, str] = {}
     return tuple(
-        seen.setdefault(token, f"${len(seen)}") if re.match(r"[A-Za-z_]", token) else token
-        for token in lexical_tokens(text)
+        seen.setdefault(token, f"${len(seen)}") if token[0] in WORD_STARTS else token for token in lexical_tokens(text)
     )
 
 
@@ -131,16 +132,32 @@ def look_alikes(made: Sequence[Versions]) -> dict[int, Candidates]:
         left, right = (_table([side[m] for m in members], len(words)) for side in (firsts, seconds))
         left_sizes, right_sizes = left.getnnz(axis=1), right.getnnz(axis=1)
         lengths = np.array([seconds[m].length for m in members], np.float64)
-        for row, member in enumerate(members):
-            common = (right @ left[row].T).toarray().ravel()
+        for row, common in enumerate(_products(left, right)):
+            member = members[row]
             overlaps = common / (left_sizes[row] + right_sizes - common)
             costs = abs(overlaps - overlaps[row]) + LENGTH_WEIGHT * abs(lengths / lengths[row] - 1)
-            # Stable, so that ties fall the same way everywhere.
-            nearest = np.argsort(costs, kind="stable")[: 2 * CANDIDATES].tolist()
+            nearest = _smallest(costs, 2 * CANDIDATES)
             others = [(float(costs[n]), members[n]) for n in nearest if _differ(shapes[member], shapes[members[n]])]
             if others:
                 found[member] = others[:CANDIDATES]
     return found
+
+
+def _products(left: sparse.csr_matrix, right: sparse.csr_matrix, rows: int = 256) -> Iterator[np.ndarray]:
+    """The rows of ``left @ right.T``: several are computed at once, but never all of a large package."""
+    turned = right.T.tocsr()
+    for start in range(0, left.shape[0], rows):
+        yield from (left[start : start + rows] @ turned).toarray()
+
+
+def _smallest(costs: np.ndarray, count: int) -> list[int]:
+    """Positions of the ``count`` least costs, ascending; of equal ones the first comes first, so that ties fall the same way
+    everywhere."""
+    positions = np.arange(len(costs))
+    if count < len(costs):
+        positions = np.flatnonzero(costs <= np.partition(costs, count - 1)[count - 1])
+    order = np.argsort(costs[positions], kind="stable")[:count]
+    return [int(position) for position in positions[order]]
 
 
 def _differ(one: Sequence[tuple[str, ...]], other: Sequence[tuple[str, ...]]) -> bool:

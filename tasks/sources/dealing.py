@@ -11,7 +11,7 @@ from datasketch import MinHash, MinHashLSH
 
 from bench.errors import DataError
 from tasks.sources.installed import Function, Module, functions, lexical_tokens
-from tasks.sources.parsing import compiles
+from tasks.sources.parsing import compiles, uncollected
 
 SPLITS = ("train", "valid", "budget", "test")
 
@@ -27,8 +27,8 @@ BANDS, ROWS = 16, 4
 def shingles(text: str, length: int = 3) -> frozenset[int]:
     """32-bit hashes of the runs of ``length`` lexical tokens (the whole text where it is shorter)."""
     tokens = lexical_tokens(text)
-    runs = range(max(1, len(tokens) - length + 1))
-    return frozenset(zlib.crc32(" ".join(tokens[i : i + length]).encode()) for i in runs)
+    runs = [tokens[i : i + length] for i in range(max(1, len(tokens) - length + 1))]
+    return frozenset([zlib.crc32(" ".join(run).encode()) for run in runs])
 
 
 def jaccard(one: frozenset[int], other: frozenset[int]) -> float:
@@ -49,13 +49,15 @@ class Novelty:
         state = random.getstate()
         self._index = MinHashLSH(params=(BANDS, ROWS), num_perm=PERMUTATIONS)
         random.setstate(state)
-        self._empty = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
+        # One for all texts: making it costs more than using it.
+        self._sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         self._known: list[frozenset[int]] = []
 
     def add(self, text: str) -> bool:
         """Remember ``text`` and return ``True``, or return ``False`` where it is a near-duplicate of a remembered one."""
         mine = shingles(text)
-        sketch = self._empty.copy()
+        sketch = self._sketch
+        sketch.clear()
         sketch.update_batch(mine)
         if any(jaccard(mine, self._known[key]) >= self.threshold for key in self._index.query(sketch)):
             return False
@@ -94,7 +96,8 @@ def deal(
             break
         split = min(wanting, key=lambda s: len(dealt[s]) / sizes[s])
         room = min(per_module, sizes[split] - len(dealt[split]))
-        dealt[split] += _take(functions(modules[position]), room, accept, novelty, rng)
+        with uncollected():
+            dealt[split] += _take(functions(modules[position]), room, accept, novelty, rng)
     short = {split: len(dealt[split]) for split in sizes if len(dealt[split]) < sizes[split]}
     if short:
         raise DataError(

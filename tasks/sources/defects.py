@@ -21,7 +21,7 @@ from bench.samples import Sample, Splits, digest_of
 from tasks.sources import installed
 from tasks.sources.dealing import deal, fits
 from tasks.sources.installed import Function
-from tasks.sources.parsing import compiles, parse
+from tasks.sources.parsing import compiles, parse, walk
 from tasks.sources.weaknesses import WEAKNESSES, Weakness
 
 RESULTS = tuple(
@@ -155,7 +155,7 @@ def _unbound(definition: ast.FunctionDef, text: str) -> frozenset[str]:
     """Names that a ``del``, or the end of an ``except … as name``, may unbind somewhere in the function."""
     if "del " not in text and "except " not in text:
         return frozenset()
-    nodes = list(ast.walk(definition))
+    nodes = walk(definition)
     deleted = {name for n in nodes if isinstance(n, ast.Delete) for t in n.targets for name in _targets(t)}
     return frozenset(deleted | {n.name for n in nodes if isinstance(n, ast.ExceptHandler) and n.name})
 

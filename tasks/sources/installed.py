@@ -191,7 +191,10 @@ def _function(module: Module, prefix: str, node: ast.FunctionDef, lines: list[st
         if len(node.body) == 1 or shares_line:
             return None
         kept = lines[node.lineno - 1 : first.lineno - 1] + lines[last:end]
-    text = textwrap.dedent("\n".join(line.rstrip() for line in kept)).strip("\n") + "\n"
+    text = "\n".join([line.rstrip() for line in kept])
+    if node.col_offset:  # elsewhere the first line has no indent, so that there is none to take away
+        text = textwrap.dedent(text)
+    text = text.strip("\n") + "\n"
     if not text.startswith("def "):
         return None
     return Function(module.name, prefix + node.name, text, docstring)

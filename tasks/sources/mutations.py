@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from tasks.sources.parsing import parse
+from tasks.sources.parsing import parse, walk
 from tasks.sources.rewrites import REWRITES, Block, Change, Scope, Swap, blocks, negate, scope_of
 
 
@@ -52,7 +52,7 @@ class Reading:
     def of(cls, scope: Scope) -> Reading:
         """Read a function once for all mutations."""
         found = list(_bound(scope.function.body, tuple(_parameters(scope.function))))
-        nodes = [(s, node) for _, s, _ in found for root in _own_expressions(s) for node in ast.walk(root)]
+        nodes = [(s, node) for _, s, _ in found for root in _own_expressions(s) for node in walk(root)]
         return cls(scope, found, nodes)
 
 
@@ -381,10 +381,14 @@ MUTATIONS: Mapping[str, Mutation] = {
 
 def is_rewrite(text: str, other: ast.Module) -> bool:
     """Is ``other`` the tree of ``text``, unchanged or after one behaviour-preserving rewrite?"""
-    rng = np.random.default_rng(0)  # draws names of new locals only; no mutation makes a name
     scope = scope_of(text)
-    if scope is None or _equal(scope.module, other):
+    return scope is None or _is_rewrite(text, scope, other)
+
+
+def _is_rewrite(text: str, scope: Scope, other: ast.Module) -> bool:
+    if _equal(scope.module, other):
         return True
+    rng = np.random.default_rng(0)  # draws names of new locals only; no mutation makes a name
     for kind, places in REWRITES.values():
         if kind not in scope.kinds:
             continue
@@ -405,10 +409,16 @@ def _again(text: str, scope: Scope) -> Scope:
 
 def _equal(one: object, other: object) -> bool:
     """Are two trees the same? Told at the first difference, unlike by comparing dumps."""
-    if type(one) is not type(other):
+    if one is other:
+        return True
+    kind = type(one)
+    if kind is not type(other):
         return False
     if isinstance(one, ast.AST):
-        return all(_equal(getattr(one, field, None), getattr(other, field, None)) for field in one._fields)
+        for field in one._fields:  # noqa: SIM110 (a generator for each node takes as long as the rest)
+            if not _equal(getattr(one, field, None), getattr(other, field, None)):
+                return False
+        return True
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_equal, one, other))
     return one == other
@@ -440,14 +450,20 @@ def mutate(text: str, rng: np.random.Generator, most: int = 2) -> tuple[str, tup
     for position in rng.permutation(len(names)).tolist():
         if len(done) == wanted:
             break
-        places = [place for place in MUTATIONS[names[position]](read) if not _meets(place.statement, touched)]
+        places = MUTATIONS[names[position]](read)
+        if touched:
+            statements = {id(place.statement): place.statement for place in places}  # fewer than places
+            apart = {number for number, statement in statements.items() if not _meets(statement, touched)}
+            places = [place for place in places if id(place.statement) in apart]
         if places:
             place = places[rng.integers(len(places))]
             touched.append(place.statement)
             place.change()
             done.append(names[position])
     try:
-        return None if not done or is_rewrite(text, scope.module) else (ast.unparse(scope.module) + "\n", tuple(done))
+        if not done or _is_rewrite(text, _again(text, scope), scope.module):
+            return None
+        return ast.unparse(scope.module) + "\n", tuple(done)
     except ValueError:  # Python 3.11 cannot print some nested f-strings
         return None
 

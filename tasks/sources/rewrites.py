@@ -10,7 +10,7 @@ Functions that look at their own frame or names (``locals``, ``eval``, ``global`
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeGuard
@@ -21,7 +21,7 @@ from bench import languages
 from bench.languages import Name, Program, RenameRefused
 from bench.samples import Edit, apply_edits
 from tasks.sources.defects import RESULTS, all_names
-from tasks.sources.parsing import parse
+from tasks.sources.parsing import parse, walk
 
 Change = Callable[[], None]
 Block = list[ast.stmt]
@@ -34,6 +34,9 @@ RELIED_ON = frozenset({"iter", "next", "len", "range", "StopIteration"})
 
 UNTOUCHED = frozenset({ast.Global, ast.Nonlocal, ast.NamedExpr, ast.Await, ast.AsyncFor, ast.AsyncWith})
 """Kinds of node whose presence rules out any rewriting."""
+
+COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.TryStar, ast.AsyncFor, ast.AsyncWith, ast.Match)
+"""Statements that hold statements of the same function."""
 
 NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
@@ -53,6 +56,17 @@ class Scope:
     function: ast.FunctionDef
     kinds: frozenset[type[ast.AST]]
     words: set[str] = field(default_factory=set)
+    _statements: list[tuple[Block, ast.stmt]] | None = None
+
+    def statements(self) -> list[tuple[Block, ast.stmt]]:
+        """Every statement of the function's own code, with the block it stands in; remembered until :meth:`changed`."""
+        if self._statements is None:
+            self._statements = [(block, statement) for block in blocks(self.function) for statement in block]
+        return self._statements
+
+    def changed(self) -> None:
+        """The tree was changed."""
+        self._statements = None
 
     def fresh(self, rng: np.random.Generator) -> str:
         """A local name that the function does not hold yet."""
@@ -73,7 +87,7 @@ def scope_of(text: str) -> Scope | None:
     words = set(all_names(text))
     if not isinstance(function, ast.FunctionDef) or not REFLECTIVE.isdisjoint(words):
         return None
-    nodes = list(ast.walk(function))
+    nodes = walk(function)
     kinds = frozenset(type(node) for node in nodes)
     if not kinds.isdisjoint(UNTOUCHED) or (not RELIED_ON.isdisjoint(words) and any(map(_shadows, nodes))):
         return None
@@ -88,35 +102,36 @@ def _shadows(node: ast.AST) -> bool:
 # ------------------------------------------------------------------------------------------------ reading the tree
 
 
-def blocks(node: ast.AST) -> Iterator[Block]:
+def blocks(node: ast.AST) -> list[Block]:
     """Every list of statements of a function's own code; inner functions and classes are not entered."""
+    found: list[Block] = []
+    _add_blocks(node, found)
+    return found
+
+
+def _add_blocks(node: ast.AST, found: list[Block]) -> None:
     for name in ("body", "orelse", "finalbody"):
         block = getattr(node, name, None)
-        if isinstance(block, list) and block:
-            yield block
+        if block and isinstance(block, list):
+            found.append(block)
             for statement in block:
-                if not isinstance(statement, NESTED):
-                    yield from blocks(statement)
-    for part in [*getattr(node, "handlers", []), *getattr(node, "cases", [])]:
-        yield from blocks(part)
-
-
-def statements(scope: Scope) -> Iterator[tuple[Block, ast.stmt]]:
-    """Every statement of the function's own code, with the block it stands in."""
-    for block in blocks(scope.function):
-        for statement in block:
-            yield block, statement
+                # Others hold no statements.
+                if isinstance(statement, COMPOUND):
+                    _add_blocks(statement, found)
+    for name in ("handlers", "cases"):
+        for part in getattr(node, name, ()):
+            _add_blocks(part, found)
 
 
 def _holds(nodes: Block | ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> bool:
     roots = nodes if isinstance(nodes, list) else [nodes]
-    return any(isinstance(part, kinds) for root in roots for part in ast.walk(root))
+    return any(isinstance(part, kinds) for root in roots for part in walk(root))
 
 
 def _mentions(node: ast.AST, name: str) -> int:
     return sum(
         1
-        for part in ast.walk(node)
+        for part in walk(node)
         if (isinstance(part, ast.Name) and part.id == name) or (isinstance(part, ast.arg) and part.arg == name)
     )
 
@@ -195,7 +210,7 @@ def invert_if(scope: Scope, rng: np.random.Generator) -> list[Change]:
     def change(node: ast.If) -> None:
         node.test, node.body, node.orelse = negate(node.test), node.orelse, node.body
 
-    return [partial(change, s) for _, s in statements(scope) if isinstance(s, ast.If) and s.orelse]
+    return [partial(change, s) for _, s in scope.statements() if isinstance(s, ast.If) and s.orelse]
 
 
 def unnest_else(scope: Scope, rng: np.random.Generator) -> list[Change]:
@@ -206,7 +221,7 @@ def unnest_else(scope: Scope, rng: np.random.Generator) -> list[Change]:
         _put(block, node, node, *rest)
 
     return [
-        partial(change, b, s) for b, s in statements(scope) if isinstance(s, ast.If) and s.orelse and _leaves(s.body)
+        partial(change, b, s) for b, s in scope.statements() if isinstance(s, ast.If) and s.orelse and _leaves(s.body)
     ]
 
 
@@ -220,7 +235,7 @@ def nest_else(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, b, s)
-        for b, s in statements(scope)
+        for b, s in scope.statements()
         if isinstance(s, ast.If) and not s.orelse and _leaves(s.body) and s is not b[-1]
     ]
 
@@ -246,7 +261,7 @@ def iterate_by_hand(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, b, s)
-        for b, s in statements(scope)
+        for b, s in scope.statements()
         if isinstance(s, ast.For)
         and isinstance(s.target, ast.Name)
         and not s.orelse
@@ -270,7 +285,7 @@ def count_by_hand(scope: Scope, rng: np.random.Generator) -> list[Change]:
         loop = ast.While(test=more, body=[*node.body, onward], orelse=[])
         _put(block, node, _assign(stop, node.iter.args[0]), _assign(counter, ast.Constant(value=0)), loop)
 
-    return [partial(change, b, s) for b, s in statements(scope) if _counts(s, scope)]
+    return [partial(change, b, s) for b, s in scope.statements() if _counts(s, scope)]
 
 
 def _counts(node: ast.stmt, scope: Scope) -> TypeGuard[ast.For]:
@@ -288,7 +303,7 @@ def _counts(node: ast.stmt, scope: Scope) -> TypeGuard[ast.For]:
     bound = any(
         isinstance(part, ast.Name) and part.id == name and not isinstance(part.ctx, ast.Load)
         for s in node.body
-        for part in ast.walk(s)
+        for part in walk(s)
     )
     return (
         not bound
@@ -311,7 +326,7 @@ def spell_out_augmented(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, b, s)
-        for b, s in statements(scope)
+        for b, s in scope.statements()
         if isinstance(s, ast.AugAssign) and isinstance(s.target, ast.Name) and s.target.id in plain
     ]
 
@@ -322,7 +337,7 @@ def _plain_locals(function: ast.FunctionDef) -> set[str]:
         return set()
     bound: dict[str, int] = {}
     plain: dict[str, int] = {}
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.arg):
             bound[node.arg] = bound.get(node.arg, 0) + 1
         elif isinstance(node, ast.ExceptHandler) and node.name:
@@ -374,7 +389,7 @@ def flip_comparison(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, n)
-        for n in ast.walk(scope.function)
+        for n in walk(scope.function)
         if isinstance(n, ast.Compare)
         and len(n.ops) == 1
         and type(n.ops[0]) in FLIPPED
@@ -391,7 +406,7 @@ def de_morgan(scope: Scope, rng: np.random.Generator) -> list[Change]:
         node.test = flipped if node.test is not inner else ast.UnaryOp(op=ast.Not(), operand=flipped)
 
     found: list[Change] = []
-    for node in ast.walk(scope.function):
+    for node in walk(scope.function):
         if isinstance(node, ast.If | ast.While | ast.IfExp):
             test = node.test
             inner = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else test
@@ -410,7 +425,7 @@ def name_result(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, b, s)
-        for b, s in statements(scope)
+        for b, s in scope.statements()
         if isinstance(s, ast.Return) and s.value is not None and not isinstance(s.value, ast.Name | ast.Constant)
     ]
 
@@ -430,7 +445,7 @@ def branch_from_ternary(scope: Scope, rng: np.random.Generator) -> list[Change]:
                 sides.append(_assign(node.targets[0].id, value))
         _put(block, node, ast.If(test=choice.test, body=[sides[0]], orelse=[sides[1]]))
 
-    return [partial(change, b, s) for b, s in statements(scope) if _gives(s) and _is_ternary(s.value)]
+    return [partial(change, b, s) for b, s in scope.statements() if _gives(s) and _is_ternary(s.value)]
 
 
 def ternary_from_branch(scope: Scope, rng: np.random.Generator) -> list[Change]:
@@ -446,7 +461,7 @@ def ternary_from_branch(scope: Scope, rng: np.random.Generator) -> list[Change]:
         name = _single_name(first)
         _put(block, node, ast.Return(value=choice) if name is None else _assign(name, choice))
 
-    return [partial(change, b, s) for b, s in statements(scope) if _is_choice(s)]
+    return [partial(change, b, s) for b, s in scope.statements() if _is_choice(s)]
 
 
 def _is_choice(node: ast.stmt) -> TypeGuard[ast.If]:
@@ -492,7 +507,7 @@ def loop_from_comprehension(scope: Scope, rng: np.random.Generator) -> list[Chan
         node.value = _name(name)
         _put(block, node, _assign(name, ast.List(elts=[], ctx=ast.Load())), loop, node)
 
-    return [partial(change, b, s) for b, s in statements(scope) if _gives(s) and _unrolls(s.value, scope)]
+    return [partial(change, b, s) for b, s in scope.statements() if _gives(s) and _unrolls(s.value, scope)]
 
 
 def _unrolls(made: object, scope: Scope) -> bool:
@@ -537,11 +552,11 @@ def format_from_fstring(scope: Scope, rng: np.random.Generator) -> list[Change]:
         Swap(node, ast.Call(func=method, args=arguments, keywords=[])).visit(scope.module)
 
     specifications = {
-        id(n.format_spec) for n in ast.walk(scope.function) if isinstance(n, ast.FormattedValue) and n.format_spec
+        id(n.format_spec) for n in walk(scope.function) if isinstance(n, ast.FormattedValue) and n.format_spec
     }
     return [
         partial(change, n)
-        for n in ast.walk(scope.function)
+        for n in walk(scope.function)
         if isinstance(n, ast.JoinedStr) and id(n) not in specifications and _formats(n)
     ]
 
@@ -580,7 +595,7 @@ def guard_while(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, s)
-        for _, s in statements(scope)
+        for _, s in scope.statements()
         if isinstance(s, ast.While) and not s.orelse and not isinstance(s.test, ast.Constant)
     ]
 
@@ -596,7 +611,7 @@ def split_and(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, s)
-        for _, s in statements(scope)
+        for _, s in scope.statements()
         if isinstance(s, ast.If) and not s.orelse and isinstance(s.test, ast.BoolOp) and isinstance(s.test.op, ast.And)
     ]
 
@@ -611,7 +626,7 @@ def merge_ifs(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, s)
-        for _, s in statements(scope)
+        for _, s in scope.statements()
         if isinstance(s, ast.If)
         and not s.orelse
         and len(s.body) == 1
@@ -631,7 +646,7 @@ def split_chain(scope: Scope, rng: np.random.Generator) -> list[Change]:
 
     return [
         partial(change, n)
-        for n in ast.walk(scope.function)
+        for n in walk(scope.function)
         if isinstance(n, ast.Compare) and len(n.ops) == 2 and isinstance(n.comparators[0], ast.Name | ast.Constant)
     ]
 
@@ -735,7 +750,9 @@ def plain_print(text: str) -> str:
     return ast.unparse(parse(text)) + "\n"
 
 
-def rewrite(text: str, rng: np.random.Generator, most: int = 8) -> tuple[str, str, tuple[str, ...]] | None:
+def rewrite(
+    text: str, rng: np.random.Generator, most: int = 8, printed: bool = False
+) -> tuple[str, str, tuple[str, ...]] | None:
     """Print a function plainly, and print a behaviour-preserving rewrite of it.
 
     Both texts come from one printer (:func:`ast.unparse`), so that layout and comments tell nothing.
@@ -744,6 +761,7 @@ def rewrite(text: str, rng: np.random.Generator, most: int = 8) -> tuple[str, st
         text: one function.
         rng: draws which rewrites are composed, their order and places.
         most: at most so many kinds of rewrite of the tree; renaming comes on top.
+        printed: ``text`` is a plain print already, and its own.
 
     Returns:
         the plain print, the rewrite and the names of the rewrites in their order; ``None`` where the function must not be
@@ -753,7 +771,7 @@ def rewrite(text: str, rng: np.random.Generator, most: int = 8) -> tuple[str, st
     if scope is None:
         return None
     try:
-        before = ast.unparse(scope.module) + "\n"
+        before = text if printed else ast.unparse(scope.module) + "\n"
         done = _change(scope, rng, most)
         after = ast.unparse(scope.module) + "\n"
     except ValueError:  # Python 3.11 cannot print some nested f-strings
@@ -776,5 +794,6 @@ def _change(scope: Scope, rng: np.random.Generator, most: int) -> list[str]:
         if changes:
             for change in changes if name in EVERYWHERE else [changes[rng.integers(len(changes))]]:
                 change()
+            scope.changed()
             done.append(name)
     return done
