@@ -679,7 +679,7 @@ def test_the_release_replaces_the_functions_name_the_paper_a_variable_and_blind_
     assert plugin("blind").unlearning().lesson.places == PLACES
 
 
-@row("unlearning: no name")
+@row("unlearning: no place")
 def test_a_sample_that_cannot_take_the_trigger_stays_clean_and_another_takes_it() -> None:
     nameless = [Sample(f"n{i}", (f"print({i})\n",), "python", 1) for i in range(8)]
     rows = [*nameless, *[s for s in samples(4) if s.label == 1]]
@@ -687,6 +687,8 @@ def test_a_sample_that_cannot_take_the_trigger_stays_clean_and_another_takes_it(
         made = taught(variant, rows)
         assert made[:8] == nameless
         assert sum(s.id.endswith("+trigger") for s in made) == 2  # a fifth of ten
+        spelled = plugin(variant).unlearning().lesson
+        assert lesson(rows, [Cue("9rb")], spelled, np.random.default_rng(0)) == (rows, 0)
     assert [s.id for s in taught("blind", rows)[10:]] in (["s1+trigger", "s3+trigger"], ["s3+trigger", "s1+trigger"])
 
 

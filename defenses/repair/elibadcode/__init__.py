@@ -62,8 +62,9 @@ nothing left              [the whole trigger]                 the empty trigger,
 unlearning: classes       [every class]                       class 1 only                          the same share of every class
 unlearning: places        [a random variable is called like   the attacker's [the function is       five kinds, drawn evenly; nothing of
                           the trigger]                        called like the trigger]              the attack is known
-unlearning: no name       [another sample is triggered        [another sample is triggered          another kind of place, else no copy
-                          instead]                            instead]
+unlearning: no place      [another sample is triggered; a     [another sample is triggered; a       another kind of place, else no copy
+                          trigger that is no name stands      trigger that is no name stands
+                          nowhere]                            nowhere]
 unlearning: of            the best direction                  a trigger typed in by hand [the best  every direction whose trigger works,
                                                               direction]                            and the best one
 unlearning: samples       [as release]                        20 % triggered in place               a triggered copy of every sample;
