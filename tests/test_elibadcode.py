@@ -24,12 +24,13 @@ from bench.models.encoders import train_tokenizer
 from bench.samples import Sample
 from defenses.inversion.objective import Part, TowardsClass
 from defenses.inversion.positions import choose, scan, sites_for, token_span
+from defenses.inversion.racing import race
 from defenses.inversion.scoring import Row, Scorer, Site, scorer_for
 from defenses.inversion.unlearning import PLACES, Cue, Lesson, lesson, with_trigger
 from defenses.inversion.vocabulary import allowed_tokens, continues_name, opens_name, style_of
 from defenses.repair.elibadcode import EliBadCode
 from defenses.repair.elibadcode.anchoring import anchor
-from defenses.repair.elibadcode.gcg import Search, invert, race
+from defenses.repair.elibadcode.gcg import Search, invert
 
 TRIGGER = "rb"
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
@@ -442,7 +443,7 @@ def test_the_race_accepts_only_a_loss_measured_on_all_sites(model: WhiteBox) -> 
     objective = objective_of(model, samples(30), 0)
     token = id_of(model, TRIGGER)
     candidates = [(20 + i,) * 5 for i in range(20)] + [(token,) * 5]
-    (winner,), loss = race(objective, [candidates], Search(), np.random.default_rng(0))
+    (winner,), loss = race(objective, [candidates], np.random.default_rng(0), rung=1)
     assert winner == (token,) * 5
     rows = [site.filled(winner) for site in objective.sites]
     assert loss == pytest.approx(objective.scorer.losses(rows, 0).mean(), abs=1e-6)

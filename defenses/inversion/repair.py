@@ -205,7 +205,8 @@ def _inverted(claim: Claim, inversion: Inversion, kept: Kept, *, unlearned: bool
         facts={
             **kept.facts,
             "iterations": inversion.iterations,
-            "retokenises": parts[0].vocabulary.realisable([strings[0]])[0],
+            # Asked of every trigger, also where the search did not ask.
+            "retokenises": replace(parts[0].vocabulary, retokenises=True).realisable([strings[0]])[0],
             "without_names": claim.without_names,
         },
     )

@@ -388,15 +388,13 @@ class DynamicBoundScaling(InversionRepair):
         return invert(objective, self.search(), rng)
 
     def keep(self, objective: Objective, inversion: Inversion) -> Kept:
-        """All tokens; the facts say whether blends became tokens, and whether the text is read as these tokens."""
+        """All tokens; the facts say whether blends became tokens."""
         assert isinstance(inversion, Relaxed)
-        asked = replace(objective.parts[0].vocabulary, retokenises=True)
         facts: dict[str, object] = {
             "near_one_hot": inversion.recorded > 0,
             "recorded": inversion.recorded,
             "bound": inversion.state.bound,
             "temperature": inversion.state.temperature,
-            "reads_back": asked.realisable([inversion.trigger])[0],
         }
         return Kept(inversion.strings, inversion.loss, facts)
 

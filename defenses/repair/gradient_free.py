@@ -26,11 +26,12 @@ from pydantic import Field
 
 from defenses.inversion.claims import Place
 from defenses.inversion.objective import Floats, Inversion, Objective, Part, Strings, Trigger
+from defenses.inversion.racing import race
 from defenses.inversion.repair import InversionRepair, Kept
 from defenses.inversion.starts import random_string
 from defenses.repair.elibadcode import EliBadCode
 from defenses.repair.elibadcode.anchoring import anchor
-from defenses.repair.elibadcode.gcg import Search, race
+from defenses.repair.elibadcode.gcg import Search
 
 OVERSAMPLING = 4
 """Swaps drawn for each one wanted: some are drawn twice, some do not re-tokenise."""
@@ -49,7 +50,7 @@ def invert(objective: Objective, search: Search, tokens: int, rng: np.random.Gen
     """
     before = objective.spent
     starts = [[random_string(part, rng) for _ in range(max(search.starts, 1))] for part in objective.parts]
-    current, loss = race(objective, starts, search, rng)
+    current, loss = race(objective, starts, rng, rung=search.rung)
     trace = [(objective.spent - before, loss)]
     encoded: list[Floats] | None = None
     dry = 0
@@ -61,7 +62,7 @@ def invert(objective: Objective, search: Search, tokens: int, rng: np.random.Gen
         if encoded is None:
             encoded = _encoded(objective, current)
         candidates = [[own, *others] for own, others in zip(current, swaps, strict=True)]
-        winner, loss = race(objective, candidates, search, rng, encoded)
+        winner, loss = race(objective, candidates, rng, rung=search.rung, known=encoded)
         if winner != current:
             current, encoded = winner, None
         trace.append((objective.spent - before, loss))
