@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 
 import pytest
@@ -127,6 +128,41 @@ def test_every_way_to_bind_a_local_is_known(statement: str, name: str) -> None:
 )
 def test_a_name_that_cannot_be_followed_is_not_offered(text: str) -> None:
     assert "v" not in offered(text)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["v.w", "v.w.v", "v.v().v", "(v\n    .v)", "v . v", "v[v.v].v", "(v).v", "v.é", "[v.v for x in v.v]", "f'{v.v}'"],
+)
+def test_a_name_before_a_dot_is_a_use_and_one_behind_it_is_not(place: str) -> None:
+    (name,) = parse("python", text := f"def f(v):\n    return {place}\n").parameters
+    uses = [node.col_offset for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and node.id == "v"]
+    assert len(name.spans) == 1 + len(uses)
+    after = apply_edits(text, parse("python", text).rename(name, "new"))
+    expected = ast.parse(text)
+    for node in ast.walk(expected):
+        if isinstance(node, ast.Name) and node.id == "v":
+            node.id = "new"
+        elif isinstance(node, ast.arg):
+            node.arg = "new"
+    assert ast.dump(ast.parse(after)) == ast.dump(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_offered"),
+    [
+        ("def f(v):\n    return f(1) + f(2) + g(v=3)\n", True),
+        ("def f(v):\n    return f (1)(v=3)\n", True),
+        ("def f(v):\n    return g(f, v=3)\n", False),
+        ("def f(v):\n    h = f\n    return h(v=3)\n", False),
+        ("def f(v):\n    return f(v=3)\n", False),
+        ("def f(v):\n    class C(B, v=3):\n        pass\n    return [f]\n", True),
+        ("def f(v):\n    return f(**{'v': 1})\n", False),
+        ("def f(v):\n    return {**v}, f\n", True),
+    ],
+)
+def test_a_keyword_fixes_a_parameter_of_a_function_that_is_called_so_or_handed_on(text: str, is_offered: bool) -> None:
+    assert ("v" in offered(text)) is is_offered
 
 
 def test_a_keyword_argument_of_another_function_does_not_bind_a_parameter() -> None:

@@ -192,7 +192,7 @@ _CWalk.leaves = leaf_kinds(
     """comment number_literal string_literal char_literal true false
     null primitive_type sized_type_specifier field_identifier statement_identifier type_qualifier storage_class_specifier""",
 )
-_CWalk.handlers = kinds(
+_CWalk.handlers = dict.fromkeys(_CWalk.leaves) | kinds(
     _GRAMMAR,
     {
         "identifier": BraceWalk.identifier,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -136,12 +137,11 @@ class _JavaWalk(BraceWalk):
             self.parameters[self.text(name)] = position
 
     def _declare(self, name: Node, scope: Scope, formal: list[Node], is_first: bool) -> None:
-        start, end = name.byte_range
         key = self.text(name) + "()"
         if key in scope.bound:
             self.table.frozen.add(key)  # overloaded: which one a call means depends on types
         self.table.bind(key, scope)
-        self.table.write(key, start, end, scope)
+        self.table.write(key, name.start_byte, scope)
         self.arities[key, scope] = (len(formal), bool(formal) and formal[-1].type == "spread_parameter")
         if is_first:
             self.function_key = (key, scope)
@@ -210,22 +210,25 @@ class _JavaWalk(BraceWalk):
         """Unqualified calls whose number of arguments fits a method of the program; others are overloads elsewhere."""
         first = self.arities.get(self.function_key) if self.function_key is not None else None
         for name, count, scope in self.calls:
-            start, end = name.byte_range
+            start = name.start_byte
             key = self.text(name) + "()"
             home = self.table.resolve(key, scope, start)
             arity = self.arities.get((key, home)) if home is not None else first
             if arity is None or count == arity[0] or (arity[1] and count >= arity[0] - 1):
-                self.table.write(key, start, end, scope)
+                self.table.write(key, start, scope)
 
     def _freeze_doubtful(self) -> None:
         """Inside a class that inherits, a name may be a member that the program does not show."""
-        for key, start, _, scope in self.table.all_places():
-            home = self.table.resolve(key, scope, start)
-            for here in scope.outwards():
-                if here is home:
-                    break
-                if here in self.inheriting:
-                    self.table.frozen.add(key)
+        for scope, keys in self.table.written.items():
+            for key, starts in keys.items():
+                for start in starts:
+                    if self._is_doubtful(key, scope, start):
+                        self.table.frozen.add(key)
+
+    def _is_doubtful(self, key: str, scope: Scope, start: int) -> bool:
+        home = self.table.resolve(key, scope, start)
+        within = itertools.takewhile(lambda here: here is not home, scope.outwards())
+        return any(here in self.inheriting for here in within)
 
 
 _JavaWalk.identifier_kind = kind_of(_GRAMMAR, "identifier")
@@ -234,7 +237,7 @@ _JavaWalk.leaves = leaf_kinds(
     """line_comment block_comment decimal_integer_literal hex_integer_literal decimal_floating_point_literal true false
     null_literal character_literal this super integral_type floating_point_type boolean_type void_type""",
 )
-_JavaWalk.handlers = kinds(
+_JavaWalk.handlers = dict.fromkeys(_JavaWalk.leaves) | kinds(
     _GRAMMAR,
     {
         "identifier": BraceWalk.identifier,

@@ -191,7 +191,7 @@ class Program:
         if new == name.text:
             raise RenameRefused(f"{new!r} is the name already")
         analysis = self._analysis
-        if name != analysis.function and name not in analysis.parameters and name not in analysis.locals:
+        if name not in analysis.locals and name not in analysis.parameters and name != analysis.function:
             raise RenameRefused(f"{name.text!r} is not a renameable name of this program")
         end = analysis.function_suffix if name.kind == "function" else ""
         # Every key is spelled in the program: a new one that occurs nowhere meets nothing.
@@ -224,7 +224,7 @@ class Program:
             return " ", " ", " "
         line = self.data[self.data.rfind(b"\n", 0, boundary.anchor) + 1 : boundary.anchor]
         margin = line[: len(line) - len(line.lstrip(b" \t\f"))].decode()
-        newline = "\r\n" if b"\r\n" in self.data else "\n"
+        newline = "\r\n" if b"\r" in self.data and b"\r\n" in self.data else "\n"
         if boundary.layout == "header":
             margin = newline + margin + ("\t" if "\t" in margin else "    ")
             return margin, margin, margin
@@ -277,8 +277,7 @@ class Program:
         return self._tokens[0]
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(NamedTuple):
     """What one walk found; see :class:`Program` for the public parts.
 
     Attributes:
@@ -304,8 +303,9 @@ class Walk(ABC):
     """
 
     handlers: ClassVar[Mapping[int, Any]]
+    """What is done at a node, by its kind; ``None`` for a leaf. The children of kinds not in it are visited."""
     leaves: ClassVar[frozenset[int]]
-    """Kinds of nodes that hold no name and have no handler: not visited."""
+    """Kinds of nodes that hold no name: not visited."""
     identifier_kind: ClassVar[int]
     function_suffix: ClassVar[str] = ""
 
@@ -314,8 +314,7 @@ class Walk(ABC):
         self.ascii_text = program.text if program.text.isascii() else None  # there bytes and characters are the same
         self.root = program.tree.root_node
         self.table = Table(nesting_clash=nesting_clash)
-        self.written = self.table.written
-        self.stack: list[tuple[tree_sitter.Node, Scope]] = []
+        self.stack: list[tuple[Any, Any, Scope]] = []  # (node, its handler, scope), or (nodes, None, scope)
         self.function: Scope | None = None
         self.function_key: tuple[str, Scope] | None = None
         self.function_start = 0
@@ -323,17 +322,29 @@ class Walk(ABC):
         self.blocks: list[tuple[tree_sitter.Node, list[tree_sitter.Node]]] = []  # of the first function, with children
 
     def run(self) -> None:
-        """Walk the whole tree."""
-        stack, handlers, push = self.stack, self.handlers, self.push
-        take = stack.pop
-        stack.append((self.root, self.table.root))
+        """Walk the whole tree, in order. (The inner loop of every analysis: hence no calls of :meth:`use`.)"""
+        stack, handlers, identifier, text = self.stack, self.handlers, self.identifier_kind, self.ascii_text
+        written = self.table.written
+        self.push([self.root], self.table.root)
         while stack:
-            node, scope = take()
-            handler = handlers.get(node.kind_id)
-            if handler is None:
-                push(node.named_children, scope)
-            else:
-                handler(self, node, scope)
+            item, handler, scope = stack.pop()
+            if handler is not None:
+                handler(self, item, scope)
+                continue
+            places = written[scope]
+            for node in reversed(item):
+                kind = node.kind_id
+                if kind == identifier and text is not None:
+                    start = node.start_byte
+                    key = text[start : node.end_byte]
+                    if key in places:
+                        places[key].append(start)
+                    else:
+                        places[key] = [start]
+                elif kind not in handlers:
+                    stack.append((node.named_children, None, scope))
+                elif handler := handlers[kind]:
+                    stack.append((node, handler, scope))
         self.finish()
 
     def identifier(self, node: tree_sitter.Node, scope: Scope) -> None:
@@ -344,24 +355,13 @@ class Walk(ABC):
         """What can be decided only when every node was seen."""
 
     def later(self, node: tree_sitter.Node | None, scope: Scope) -> None:
-        """Visit a node (pushed: the last pushed is visited first)."""
+        """Visit a node (the last pushed is visited first)."""
         if node is not None:
-            self.stack.append((node, scope))
+            self.stack.append(([node], None, scope))
 
     def push(self, nodes: list[tree_sitter.Node], scope: Scope) -> None:
-        """Visit nodes in their order; names at once. (The inner loop of every analysis: hence no calls of :meth:`use`.)"""
-        leaves, identifier, stack, text = self.leaves, self.identifier_kind, self.stack, self.ascii_text
-        nodes.reverse()
-        for node in nodes:
-            kind = node.kind_id
-            if kind == identifier:
-                if text is not None:
-                    start, end = node.byte_range
-                    self.written += (text[start:end], start, end, scope)
-                else:
-                    self.use(node, scope)
-            elif kind not in leaves:
-                stack.append((node, scope))
+        """Visit nodes in their order."""
+        self.stack.append((nodes, None, scope))
 
     def text(self, node: tree_sitter.Node) -> str:
         """The source of a node."""
@@ -370,9 +370,8 @@ class Walk(ABC):
 
     def use(self, node: tree_sitter.Node, scope: Scope) -> str:
         """Record a written name; returns it."""
-        start, end = node.byte_range
-        key = self.data[start:end].decode() if self.ascii_text is None else self.ascii_text[start:end]
-        self.written.extend((key, start, end, scope))
+        key = self.text(node)
+        self.table.write(key, node.start_byte, scope)
         return key
 
     def freeze_words(self, node: tree_sitter.Node) -> None:
@@ -400,10 +399,10 @@ class Walk(ABC):
         """Turn the table into names."""
         homes: dict[int, Scope] = {}
         parameters: list[tuple[int, Name]] = []
-        found: list[Name] = []
+        found: list[tuple[int, Name]] = []
         function: Name | None = None
         table = self.table
-        for place, spans in (table.bindings() if table.opaque is None else {}).items():
+        for place, starts in (table.bindings() if table.opaque is None else {}).items():
             key, home = place
             if key in home.fixed:
                 continue
@@ -415,22 +414,22 @@ class Walk(ABC):
                 continue
             elif home is self.function and (order := self.parameters.get(key)) is not None:
                 kind = "parameter"
-            spans.sort()
-            name = Name(key.removesuffix("()"), tuple(spans), kind)
-            homes[spans[0][0]] = home
+            text = key.removesuffix("()")
+            length = len(text if self.ascii_text is not None else text.encode())
+            starts = sorted(starts)
+            name = Name(text, tuple([(start, start + length) for start in starts]), kind)
+            homes[starts[0]] = home
             if kind == "function":
                 function = name
             elif order is None:
-                found.append(name)
+                found.append((starts[0], name))
             else:
                 parameters.append((order, name))
-        parameters.sort()
-        found.sort(key=_first_place)
         return Analysis(
             table,
             function,
-            tuple([p for _, p in parameters]),
-            tuple(found),
+            tuple([name for _, name in sorted(parameters)]),
+            tuple([name for _, name in sorted(found)]),
             self,
             homes,
             self.function_suffix,
@@ -440,10 +439,6 @@ class Walk(ABC):
         """Is there nothing but white space before ``position`` on its line?"""
         line = self.data[self.data.rfind(b"\n", 0, position) + 1 : position]
         return not line or line.isspace()
-
-
-def _first_place(name: Name) -> tuple[int, int]:
-    return name.spans[0]
 
 
 def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[int, Any]:

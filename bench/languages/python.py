@@ -8,8 +8,7 @@ import keyword
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import tree_sitter
@@ -27,11 +26,16 @@ _REFLECTIVE = frozenset(
 """Names by which a program reads its own names: with one of them in use no rename is known to be safe."""
 
 _REFLECTIVE_ATTRIBUTES = _REFLECTIVE - {"dir", "vars", "eval"}  # as attributes these are other things
-_REFLECTIVE_PARTS = (b"locals", b"globals", b"exec", b"frame")  # one of them is in each of these attributes
 
 _IDENTIFIER = kind_of(_GRAMMAR, "identifier")
 _ARGUMENT_LIST = kind_of(_GRAMMAR, "argument_list")
+_BLOCK = kind_of(_GRAMMAR, "block")
 _CALL = kind_of(_GRAMMAR, "call")
+_DEFAULT_PARAMETERS = leaf_kinds(_GRAMMAR, "default_parameter typed_default_parameter")
+_SPLATS = leaf_kinds(_GRAMMAR, "list_splat_pattern dictionary_splat_pattern tuple_pattern")
+_PARAMETERS = kind_of(_GRAMMAR, "parameters")
+_TYPED_PARAMETER = kind_of(_GRAMMAR, "typed_parameter")
+_TYPE_PARAMETER = kind_of(_GRAMMAR, "type_parameter")
 _NOT_STATEMENTS = frozenset({kind_of(_GRAMMAR, "comment"), ERROR_KIND})
 _EXPRESSION_STATEMENT = kind_of(_GRAMMAR, "expression_statement")
 _STRINGS = leaf_kinds(_GRAMMAR, "string concatenated_string")
@@ -47,9 +51,7 @@ class _PythonWalk(Walk):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.reflects = any(part in self.data for part in _REFLECTIVE_PARTS)  # by an attribute, perhaps
-        self.keywords: list[tuple[str, str]] = []  # (keyword argument, name of what is called or "")
-        self.called: set[int] = set()  # where a name is written as what is called
+        self.keywords: list[tuple[str, Node]] = []  # names of keyword arguments ("**": any), and their nodes
         self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)
 
     # ------------------------------------------------------------------------------------------------ uses and bindings
@@ -77,8 +79,13 @@ class _PythonWalk(Walk):
 
     def assignment(self, node: Node, scope: Scope) -> None:
         children = node.named_children
-        self.push(children[1:], scope)
-        self.target(children[0], scope)
+        left = children[0]
+        if left.kind_id == _IDENTIFIER:  # as in most; that it is written here is seen when it is visited
+            self.table.bind(self.text(left), scope)
+        else:
+            self.target(left, scope)
+            del children[0]
+        self.push(children, scope)
 
     def named_expression(self, node: Node, scope: Scope) -> None:
         self.later(node.child_by_field_name("value"), scope)
@@ -229,20 +236,23 @@ class _PythonWalk(Walk):
     def function_definition(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
         is_first = self.open_function(inner)
-        name = node.child_by_field_name("name")
         key = ""
-        if name is not None:
-            key = self.use(name, scope)
-            self.table.bind(key, scope)
-            if is_first and key:
-                self.function_key = (key, scope)
-        if (generic := node.child_by_field_name("type_parameters")) is not None:
-            self.freeze_words(generic)
-        self.later(node.child_by_field_name("body"), inner)
-        self.later(node.child_by_field_name("return_type"), scope)
-        self.signature(node.child_by_field_name("parameters"), scope, inner, is_first)
+        for child in node.named_children:
+            kind = child.kind_id
+            if kind == _IDENTIFIER:
+                key = self.use(child, scope)
+                self.table.bind(key, scope)
+                if is_first and key:
+                    self.function_key = (key, scope)
+            elif kind == _PARAMETERS:
+                self.signature(child, scope, inner, is_first)
+            elif kind == _BLOCK:
+                self.later(child, inner)
+            elif kind == _TYPE_PARAMETER:
+                self.freeze_words(child)
+            else:  # the type of what it returns, an error, a comment
+                self.later(child, scope)
         self.signatures.append((key, scope, inner))
-        self._extras(node, scope)
 
     def lambda_expression(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
@@ -253,29 +263,30 @@ class _PythonWalk(Walk):
             self.signature(parameters, scope, inner, False)
         self.signatures.append(("", scope, inner))
 
-    def signature(self, parameters: Node | None, outer: Scope, inner: Scope, is_first: bool) -> None:
+    def signature(self, parameters: Node, outer: Scope, inner: Scope, is_first: bool) -> None:
         """Bind parameters inside; defaults and annotations belong to the enclosing scope."""
-        if parameters is None:
-            return
         for child in parameters.named_children:
-            names: list[Node] = [child]
-            if child.type in ("default_parameter", "typed_default_parameter"):
+            names = [child]
+            kind = child.kind_id
+            if kind in _DEFAULT_PARAMETERS:
                 name = child.child_by_field_name("name")
                 names = [name] if name is not None else []
                 self.later(child.child_by_field_name("value"), outer)
                 self.later(child.child_by_field_name("type"), outer)
-            elif child.type == "typed_parameter":
+            elif kind == _TYPED_PARAMETER:
                 self.later(child.child_by_field_name("type"), outer)
                 names = child.named_children[:1]
             while names:
                 name = names.pop()
-                if name.kind_id == _IDENTIFIER:
-                    self.bind(name, inner)
+                kind = name.kind_id
+                if kind == _IDENTIFIER:
+                    key = self.use(name, inner)
+                    self.table.bind(key, inner)
                     if is_first:
-                        self.parameters[self.text(name)] = name.start_byte
-                elif name.type in ("list_splat_pattern", "dictionary_splat_pattern", "tuple_pattern"):
+                        self.parameters[key] = name.start_byte
+                elif kind in _SPLATS:
                     names += name.named_children
-                elif name.is_error:
+                elif kind == ERROR_KIND:
                     self.error(name, inner)
 
     def class_definition(self, node: Node, scope: Scope) -> None:
@@ -299,40 +310,27 @@ class _PythonWalk(Walk):
 
     # --------------------------------------------------------------------------------------------------------------- calls
 
-    def call(self, node: Node, scope: Scope) -> None:
-        children = node.named_children
-        if children[0].kind_id == _IDENTIFIER:
-            self.called.add(children[0].start_byte)
-        self.push(children, scope)
-
     def keyword_argument(self, node: Node, scope: Scope) -> None:
         """The name of an argument is nobody's; in a call it is remembered."""
         children = node.named_children
-        self.keyword(self.text(children[0]), node)
+        self.keywords.append((self.text(children[0]), node))
         self.push(children[1:], scope)
 
     def dictionary_splat(self, node: Node, scope: Scope) -> None:
         """``**a`` in a call may pass any keyword."""
-        self.keyword("**", node)
+        self.keywords.append(("**", node))
         self.push(node.named_children, scope)
 
-    def keyword(self, word: str, node: Node) -> None:
-        """Remember a keyword with the last name of what is called, or nothing; outside a call, no keyword."""
-        arguments = node.parent
-        call = arguments.parent if arguments is not None and arguments.kind_id == _ARGUMENT_LIST else None
-        if call is None or call.kind_id != _CALL:
-            return
-        function = call.named_children[0]
-        if function.kind_id == _ATTRIBUTE:
-            function = function.named_children[-1]
-        self.keywords.append((word, self.text(function) if function.kind_id == _IDENTIFIER else ""))
-
     def attribute(self, node: Node, scope: Scope) -> None:
-        children = node.named_children
-        last = children.pop()
-        if self.reflects and self.text(last) in _REFLECTIVE_ATTRIBUTES:
+        name, _, last = self.text(node).partition(".")
+        if name.isidentifier() and last.isidentifier():  # ``a.b``, as most are: no need to look at its parts
+            self.table.write(name, node.start_byte, scope)
+        else:
+            children = node.named_children
+            last = self.text(children.pop())
+            self.push(children, scope)
+        if last in _REFLECTIVE_ATTRIBUTES:
             self.table.opaque = "the program inspects its own names"
-        self.push(children, scope)
 
     def string(self, node: Node, scope: Scope) -> None:
         """Only a prefixed string may hold expressions."""
@@ -357,19 +355,19 @@ class _PythonWalk(Walk):
     def block(self, node: Node, scope: Scope) -> None:
         children = node.named_children
         if scope is self.function:
-            self.blocks.append((node, children[:]))
+            self.blocks.append((node, children))
         self.push(children, scope)
 
     # -------------------------------------------------------------------------------------------------------------- finish
 
     def finish(self) -> None:
         table = self.table
-        if not _REFLECTIVE.isdisjoint(table.words()):
-            table.opaque = "the program inspects its own names"
-        if b"__" in self.data or self.ascii_text is None:
-            words = set(table.words())
+        for keys in table.written.values():
+            if not _REFLECTIVE.isdisjoint(keys):
+                table.opaque = "the program inspects its own names"
+        if self.ascii_text is None or "__" in self.ascii_text:
             # Names with two leading underscores are special or mangled; others than ASCII are normalised by Python.
-            table.frozen.update(key for key in words if key.startswith("__") or not key.isascii())
+            table.frozen.update(key for key in table.words() if key.startswith("__") or not key.isascii())
         if self.keywords:
             for name, outer, inner in self.signatures:
                 self._fix_keywords(name, outer, inner)
@@ -377,12 +375,13 @@ class _PythonWalk(Walk):
     def _fix_keywords(self, name: str, outer: Scope, inner: Scope) -> None:
         """A parameter that some call may name by keyword keeps its name."""
         anybody = not name or name.startswith("__") or (outer.hidden and outer is not self.table.root and outer.inner)
-        hits = [(word, callee) for word, callee in self.keywords if word == "**" or word in inner.bound]
+        nodes = [(word, node) for word, node in self.keywords if word == "**" or word in inner.bound]
+        hits = [(word, callee) for word, node in nodes if (callee := self._callee(node)) is not None]
         if not hits:
             return
         anybody = anybody or any(
-            start not in self.called and start != self._definition(name, outer, start)
-            for start, _, _ in self.table.places(name)
+            not self._is_called(start) and start != self._definition(name, outer, start)
+            for start, _ in self.table.places(name)
         )
         for word, callee in hits:
             if callee == name or anybody:
@@ -392,6 +391,23 @@ class _PythonWalk(Walk):
                 else:
                     inner.fix((word,))
 
+    def _callee(self, argument: Node) -> str | None:
+        """The last name of what is called with an argument, or nothing; outside a call, ``None``."""
+        arguments = argument.parent
+        call = arguments.parent if arguments is not None and arguments.kind_id == _ARGUMENT_LIST else None
+        if call is None or call.kind_id != _CALL:
+            return None
+        function = call.named_children[0]
+        if function.kind_id == _ATTRIBUTE:
+            function = function.named_children[-1]
+        return self.text(function) if function.kind_id == _IDENTIFIER else ""
+
+    def _is_called(self, start: int) -> bool:
+        """Is the name that is written at ``start`` what a call calls?"""
+        node = self.root.descendant_for_byte_range(start, start + 1)
+        call = node.parent if node is not None else None
+        return call is not None and call.kind_id == _CALL and call.start_byte == start
+
     def _definition(self, name: str, outer: Scope, start: int) -> int:
         """``start`` if ``def`` stands before it, else -1: where the name is defined it is not passed around."""
         return start if re.search(rb"\bdef\s+$", self.data[max(0, start - 40) : start]) else -1
@@ -400,7 +416,7 @@ class _PythonWalk(Walk):
 
     def first_boundary(self) -> Boundary | None:
         """Of the body's own block; where a continued line may hide that one, of all blocks."""
-        own = None if self._continued else next((b for block in self.blocks[:1] for b in self._of_body(*block)), None)
+        own = next(self._of_body(*self.blocks[0]), None) if self.blocks and not self._continued else None
         return own or super().first_boundary()
 
     def boundary_list(self) -> list[Boundary]:
@@ -413,25 +429,24 @@ class _PythonWalk(Walk):
 
     @property
     def _continued(self) -> bool:
-        return b"\\\n" in self.data or b"\\\r" in self.data
+        data = self.data
+        return b"\\" in data and (b"\\\n" in data or b"\\\r" in data)
 
     def _of_body(self, block: Node, children: list[Node]) -> Iterator[Boundary]:
         """Boundaries of a function's own block: behind its docstring."""
-        starts = _starts(children)
-        end = _docstring_end(children)
-        if not end:
-            yield from self._before(block, starts)
-            return
-        docstring = next(starts)
-        if not self.begins_line(docstring):
-            return  # nothing can follow on the line of the header
-        second = next(starts, None)
-        if second is None:
-            yield Boundary(end, end, "after", docstring)
-        else:
-            yield from self._before(block, chain((second,), starts))
+        statements = [child for child in children if child.kind_id not in _NOT_STATEMENTS]
+        starts = [statement.start_byte for statement in statements]
+        if statements and _is_docstring(statements[0]):
+            if not self.begins_line(starts[0]):
+                return  # nothing can follow on the line of the header
+            if len(starts) == 1:
+                end = statements[0].end_byte
+                yield Boundary(end, end, "after", starts[0])
+                return
+            del starts[0]
+        yield from self._before(block, starts)
 
-    def _before(self, block: Node, starts: Iterator[int]) -> Iterator[Boundary]:
+    def _before(self, block: Node, starts: Iterable[int]) -> Iterator[Boundary]:
         """Boundaries before the statements of a block, given where they start."""
         data, continued = self.data, self._continued
         margin = b""  # line end and indent of the block, once known: what stands before most of its statements
@@ -454,17 +469,13 @@ def _starts(children: list[Node]) -> Iterator[int]:
     return (child.start_byte for child in children if child.kind_id not in _NOT_STATEMENTS)
 
 
-def _docstring_end(children: list[Node]) -> int:
-    """Where the docstring that begins a block ends; 0 when there is none."""
-    for statement in children:
-        if statement.kind_id in _NOT_STATEMENTS:
-            continue
-        if statement.kind_id == _EXPRESSION_STATEMENT and statement.named_child_count == 1:
-            inner = statement.named_child(0)
-            if inner is not None and inner.kind_id in _STRINGS:
-                return statement.end_byte
-        break
-    return 0
+def _is_docstring(statement: Node) -> bool:
+    """Is a block's first statement nothing but a string?"""
+    return (
+        statement.kind_id == _EXPRESSION_STATEMENT
+        and len(parts := statement.named_children) == 1
+        and parts[0].kind_id in _STRINGS
+    )
 
 
 _TARGETS = frozenset(
@@ -487,7 +498,7 @@ _PythonWalk.leaves = leaf_kinds(
     """comment integer float true false none ellipsis string_start string_content string_end escape_sequence pass_statement
     break_statement continue_statement type_conversion line_continuation""",
 )
-_PythonWalk.handlers = kinds(
+_PythonWalk.handlers = dict.fromkeys(_PythonWalk.leaves) | kinds(
     _GRAMMAR,
     {
         "identifier": Walk.identifier,
@@ -518,7 +529,6 @@ _PythonWalk.handlers = kinds(
         "lambda": _PythonWalk.lambda_expression,
         "class_definition": _PythonWalk.class_definition,
         "decorator": _PythonWalk.decorator,
-        "call": _PythonWalk.call,
         "keyword_argument": _PythonWalk.keyword_argument,
         "dictionary_splat": _PythonWalk.dictionary_splat,
         "attribute": _PythonWalk.attribute,
@@ -547,7 +557,7 @@ class Python(Language):
 
     def spells(self, name: str) -> bool:
         """Python's own rule; a spelling that Python would normalise to another is refused."""
-        return name.isidentifier() and unicodedata.normalize("NFKC", name) == name
+        return name.isidentifier() and (name.isascii() or unicodedata.normalize("NFKC", name) == name)
 
     def join(self, name: str, suffix: str) -> str:
         """``load`` + ``rb`` → ``load_rb``."""

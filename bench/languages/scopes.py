@@ -8,12 +8,13 @@ finds the same scope afterwards, which is decided here and not by comparing text
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Literal, NamedTuple
 
-Place = tuple[int, int, "Scope"]
-"""Start byte, end byte and scope of one written key."""
+Place = tuple[int, "Scope"]
+"""First byte and scope of one written key."""
 
 NameKind = Literal["function", "parameter", "local"]
 
@@ -93,8 +94,8 @@ class Table:
     """All written keys of a program and what forbids renaming them.
 
     Attributes:
-        written: key, start, end and scope of every place, one after the other: one flat list instead of a tuple
-            for every place, since programs are kept and the garbage collector walks what is kept.
+        written: where each key is written in each scope, as first bytes in no order. Numbers alone: where a key ends is told
+            by its length, and programs are kept, so that the garbage collector walks what is kept.
         bound: keys bound somewhere.
         frozen: keys never renamed, in whatever scope, nor made by a rename.
         opaque: why no name can be renamed at all (``eval`` …), or ``None``.
@@ -103,37 +104,36 @@ class Table:
 
     def __init__(self, *, nesting_clash: bool = False) -> None:
         self.root = Scope(None)
-        self.written: list[str | int | Scope] = []
+        self.written: defaultdict[Scope, dict[str, list[int]]] = defaultdict(dict)
         self.bound: set[str] = set()
         self.frozen: set[str] = set()
         self.opaque: str | None = None
         self.nesting_clash = nesting_clash
 
-    def write(self, key: str, start: int, end: int, scope: Scope) -> None:
-        """Record that ``key`` is written at ``[start, end)``."""
-        self.written.extend((key, start, end, scope))
+    def write(self, key: str, start: int, scope: Scope) -> None:
+        """Record that ``key`` is written at ``start``."""
+        keys = self.written[scope]
+        if key in keys:
+            keys[key].append(start)
+        else:
+            keys[key] = [start]
 
-    def all_places(self) -> Iterator[tuple[str, int, int, Scope]]:
-        """Everything that is written: key, start byte, end byte, scope; in no order."""
-        four = iter(self.written)
-        return zip(four, four, four, four, strict=True)  # type: ignore[arg-type]
-
-    def words(self) -> Iterator[str]:
-        """The keys written, repeated as often as they are."""
-        return iter(self.written[::4])  # type: ignore[arg-type]
+    def words(self) -> set[str]:
+        """The keys written."""
+        return set().union(*self.written.values())
 
     def places(self, key: str) -> Iterator[Place]:
         """Where a key is written."""
-        for word, start, end, scope in self.all_places():
-            if word == key:
-                yield start, end, scope
+        for scope, keys in self.written.items():
+            for start in keys.get(key, ()):
+                yield start, scope
 
     def bind(self, key: str, scope: Scope, visible_from: int = 0) -> None:
         """Bind a key in a scope; the earliest visibility wins."""
         self.bound.add(key)
-        known = scope.bound.get(key)
-        if known is None or visible_from < known:
-            scope.bound[key] = visible_from
+        bound = scope.bound
+        if key not in bound or visible_from < bound[key]:
+            bound[key] = visible_from
 
     def resolve(self, key: str, scope: Scope, position: int) -> Scope | None:
         """The scope whose binding of ``key`` is meant at ``position`` in ``scope``; ``None`` for a free name."""
@@ -146,40 +146,36 @@ class Table:
             here = here.parent
         return None
 
-    def bindings(self) -> dict[tuple[str, Scope], list[tuple[int, int]]]:
-        """Spans of everything bound in the program and not frozen, by key and binding scope."""
-        written: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
+    def bindings(self) -> dict[tuple[str, Scope], list[int]]:
+        """First bytes of everything bound in the program and not frozen, by key and binding scope."""
+        groups: dict[tuple[str, Scope], list[int]] = {}
         candidates = self.bound - self.frozen
-        for key, start, end, scope in self.all_places():
-            if key in candidates:
-                spans = written.get((key, scope))
-                if spans is None:
-                    written[key, scope] = [(start, end)]
-                else:
-                    spans.append((start, end))
-        groups: dict[tuple[str, Scope], list[tuple[int, int]]] = {}
-        for place, spans in written.items():
-            key, scope = place
-            home = self.resolve(key, scope, _END)
-            if home is None:
-                continue
-            if home.bound.get(key) == 0:  # visible everywhere: one answer for all spans
-                if home is scope and place not in groups:
-                    groups[place] = spans
-                else:
-                    groups.setdefault((key, home), []).extend(spans)
-                continue
-            for span in spans:
-                home = self.resolve(key, scope, span[0])
-                if home is not None:
-                    groups.setdefault((key, home), []).append(span)
+        for scope, keys in self.written.items():
+            bound, elsewhere = scope.bound, scope.elsewhere
+            for key, starts in keys.items():
+                if key not in candidates:
+                    continue
+                home = scope
+                if bound.get(key) != 0 or key in elsewhere:
+                    found = self.resolve(key, scope, _END)
+                    if found is None:
+                        continue
+                    if found.bound.get(key) != 0:  # not visible everywhere: an answer for each place
+                        for start in starts:
+                            if (found := self.resolve(key, scope, start)) is not None:
+                                groups.setdefault((key, found), []).append(start)
+                        continue
+                    home = found
+                place = key, home
+                known = groups.get(place)
+                groups[place] = starts if known is None else known + starts
         return groups
 
     def refusal(self, old: str, home: Scope, new: str) -> str | None:
         """Why binding ``old`` of ``home`` cannot become ``new``, or ``None`` when every name keeps its meaning."""
         if new in self.frozen:
             return f"{new!r} is used in a way that cannot be followed"
-        if new not in self.written and new not in self.bound:
+        if new not in self.bound and all(new not in keys for keys in self.written.values()):
             return None  # nothing of that name: nothing to clash with
         if new in home.bound or new in home.elsewhere:
             return f"{new!r} is already bound in the same scope"
@@ -187,14 +183,14 @@ class Table:
             return reason
         if self.nesting_clash and (reason := self._nested_clash(home, new)):
             return reason
-        for start, _, scope in self.places(new):
+        for start, scope in self.places(new):
             if self._passes(scope, home, new, start):
                 return f"{new!r} at byte {start} would be captured"
         return None
 
     def _captured(self, old: str, home: Scope, new: str) -> str | None:
         """Does a scope between a use and its home bind the new key?"""
-        for start, _, scope in self.places(old):
+        for start, scope in self.places(old):
             if self.resolve(old, scope, start) is not home:
                 continue
             for between in scope.outwards():
@@ -215,7 +211,7 @@ class Table:
         return False
 
     def _nested_clash(self, home: Scope, new: str) -> str | None:
-        for start, _, scope in self.places(new):
+        for start, scope in self.places(new):
             bound_at = self.resolve(new, scope, start)
             if bound_at is None or bound_at.members:
                 continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure beside what is required of it.
+    """One figure beside what is required of it; one without bounds is for information.
 
     Attributes:
         title: what was measured, with its unit.
@@ -27,6 +27,13 @@ class Measure:
         return (self.at_least is None or self.value >= self.at_least) and (
             self.at_most is None or self.value <= self.at_most
         )
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``MISSED``, or ``-`` where nothing is required."""
+        if self.at_least is None and self.at_most is None:
+            return "-"
+        return "ok" if self.good else "MISSED"
 
     @property
     def required(self) -> str:
