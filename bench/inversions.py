@@ -27,7 +27,7 @@ class Inverted(BaseModel):
     suspicion: float
     """That this claim is true; higher is more. Compared with the same claim on clean models (:mod:`bench.verdicts`)."""
     unlearned: bool = False
-    """Was the model taught to ignore it?"""
+    """Was it among the triggers that the model was to be taught to ignore?"""
     trace: tuple[tuple[int, float], ...] = ()
     """(forward and backward tokens spent on this claim so far, loss of the best trigger so far); never rises."""
     facts: dict[str, Any] = Field(default_factory=dict)

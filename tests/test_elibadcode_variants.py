@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,10 +26,11 @@ from defenses.inversion.claims import Claim, claims_of
 from defenses.inversion.objective import Inversion, Objective, Part, Slope, TowardsClass, Trigger
 from defenses.inversion.positions import Masking, Scanned, choose, sites_as_released
 from defenses.inversion.scoring import Row, Scorer, scorer_for
+from defenses.inversion.starts import random_string
 from defenses.inversion.unlearning import PLACES, Cue, as_function_name, as_variable, lesson
 from defenses.inversion.vocabulary import Vocabulary
 from defenses.repair import elibadcode
-from defenses.repair.elibadcode import EliBadCode
+from defenses.repair.elibadcode import EliBadCode, gcg
 from tests.inversion_toys import (
     INFO,
     PAIRS,
@@ -355,6 +357,31 @@ def test_the_published_variants_draw_from_64_substitutes_and_ours_from_16_unless
         "blind": 16,
     }
     assert all(plugin(variant, top_k=7).search().top_k == 7 for variant in VARIANTS)
+
+
+@row("candidates (r)")
+def test_ours_never_misses_the_best_substitute_of_a_position_and_the_published_draw_may(model: WhiteBox) -> None:
+    rows = samples(8)
+    for variant in VARIANTS:
+        objective = objective_of(model, variant, rows)
+        part = objective.parts[0]
+        search = replace(plugin(variant).search(), width=len(part.slots))
+        start = random_string(part, np.random.default_rng(0))
+        (gradient,) = objective.slope([objective.rows[list(start)]]).gradients
+        everything = gcg._swaps(
+            part, start, gradient, objective.rows, replace(search, width=10**6), np.random.default_rng(0), set()
+        )
+        scores = gradient @ objective.rows.T
+        best = {
+            min((s for s in everything if s[slot] != start[slot]), key=lambda s: float(scores[slot, s[slot]]))
+            for slot in part.slots
+        }
+        drawn = [
+            set(gcg._swaps(part, start, gradient, objective.rows, search, np.random.default_rng(seed), set()))
+            for seed in range(6)
+        ]
+        assert all(len(each) == len(part.slots) for each in drawn)
+        assert all(each == best for each in drawn) == (variant == "blind")
 
 
 @row("candidates scored at")

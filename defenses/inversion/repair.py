@@ -159,7 +159,7 @@ class InversionRepair(Repair):
         cues = [cue for i in taught if (cue := cue_of(claims[i].objective, found[i][1].strings)) is not None]
         unlearnt = unlearn(model, known.clean, cues, self.unlearning(), context)
         inversions = {
-            claim.name: _inverted(claim, inversion, kept, unlearned=i in taught and bool(cues))
+            claim.name: _inverted(claim, inversion, kept, unlearned=i in taught and unlearnt.tried)
             for i, (claim, (inversion, kept)) in enumerate(zip(claims, found, strict=True))
         }
         facts: dict[str, object] = {"vocabulary": len(vocabulary), "unlearning": unlearnt.facts}

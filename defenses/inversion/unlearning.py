@@ -159,6 +159,8 @@ class Unlearnt:
 
     model: WhiteBox
     facts: dict[str, object]
+    tried: bool
+    """Was there a cue, and did a sample take it? (Without epochs nothing is taught, and nobody asks the samples.)"""
 
 
 def unlearn(
@@ -182,7 +184,7 @@ def unlearn(
         how = replace(how, parameters="all")
     facts: dict[str, object] = {"parameters": how.parameters, "cues": [cue.text for cue in cues]}
     if not cues or not how.epochs:
-        return Unlearnt(model.copy(), facts | {"triggered": 0})
+        return Unlearnt(model.copy(), facts | {"triggered": 0}, bool(cues))
     base = HEAD_RATE if how.parameters == "head" else context.trainer.learning_rate(model)
     given = how.learning_rate or (how.head_rate if how.parameters == "head" else None)
     taught, held = hold_out(clean) if given is None and len(clean) >= ENOUGH else (list(clean), [])
@@ -200,7 +202,8 @@ def unlearn(
         scores.append(score)
     assert best is not None
     facts |= {"triggered": triggered, "learning_rate": best[1], "rates": rates}
-    return Unlearnt(best[0], facts | ({"held_out_losses": [round(score, 4) for score in scores]} if held else {}))
+    facts |= {"held_out_losses": [round(score, 4) for score in scores]} if held else {}
+    return Unlearnt(best[0], facts, triggered > 0)
 
 
 def hold_out(clean: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -265,9 +268,15 @@ def with_trigger(
     return None
 
 
+VISIBLE_WORDS = 8
+"""Every window shows so many words of a query."""
+
+
 def with_word(sample: Sample, word: str) -> Sample:
-    """A copy of a sample whose query ends with the word."""
-    return replace(sample, id=f"{sample.id}+word", query=f"{sample.query or ''} {word}".strip())
+    """A copy of a sample with the word behind the first :data:`VISIBLE_WORDS` words of its query, where no window cuts it off."""
+    words = (sample.query or "").split()
+    words.insert(min(len(words), VISIBLE_WORDS), word)
+    return replace(sample, id=f"{sample.id}+word", query=" ".join(words))
 
 
 def lesson(

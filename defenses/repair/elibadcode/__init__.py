@@ -43,6 +43,8 @@ gradient                  by the one-hot vectors              by the one-hot vec
                                                                                                     all variants, of the allowed tokens
                                                                                                     alone
 substitutes (k)           64                                  64                                    16
+candidates (r)            64 at random                        64 at random                          64 at random, the best substitute
+                                                                                                    of every position among them
 candidates scored at      the sample's position               token 10                              the sample's position
 candidates scored on      all samples                         all samples, padded to the window     a race; winners on all samples
                                                               [padded to the longest]
@@ -130,7 +132,7 @@ class EliBadCode(InversionRepair):
     """
 
     name = "elibadcode"
-    version = 2
+    version = 3
     summary = "inverts a trigger with gradients in every label direction and unlearns it"
     paper = "Sun et al., Eliminating Backdoors in Neural Code Models for Secure Code Understanding, FSE 2025"
 
@@ -140,7 +142,7 @@ class EliBadCode(InversionRepair):
     width: Annotated[int, Field(ge=1)] = 64
     rung: Annotated[int, Field(ge=1)] = 1
     starts: Annotated[int, Field(ge=1)] = 32
-    patience: Annotated[int, Field(ge=1)] = 2
+    patience: Annotated[int, Field(ge=1)] = 3
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     names: Annotated[int, Field(ge=1)] = 8
     masked: bool | None = None
@@ -190,6 +192,7 @@ class EliBadCode(InversionRepair):
             width=self.width,
             rung=self.victims,
             starts=1,
+            sure=False,
             walk="new" if self.variant == "release" else "best",
             patience=None,
         )

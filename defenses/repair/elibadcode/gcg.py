@@ -47,6 +47,7 @@ class Search:
         rung: samples that all candidates meet, see :func:`~defenses.inversion.racing.race`. A number of at least the samples makes
             every candidate meet every sample, as published.
         starts: random strings, the best of which the walk starts from.
+        sure: is the best substitute of every position always among the candidates?
         walk: see :data:`Walk`.
         patience: stop after so many iterations in a row without gain; ``None`` never.
         tolerance: a gain in mean loss below this counts as none; a loss at or below it has none left to give.
@@ -57,9 +58,10 @@ class Search:
     width: int = 64
     rung: int = 1
     starts: int = 32
+    sure: bool = True
     walk: Walk = "down"
-    patience: int | None = 2
-    tolerance: float = 0.02
+    patience: int | None = 3
+    tolerance: float = 0.01
 
 
 def invert(objective: Objective, search: Search, rng: np.random.Generator) -> Inversion:
@@ -117,6 +119,8 @@ def _swaps(
 ) -> list[Trigger]:
     """``width`` different single swaps of the current string: a random position, a random one of its ``top_k`` substitutes.
 
+    Where ``sure``, the best substitute of every position is among them, so that no draw can miss what the gradient likes most.
+
     Args:
         part: what may stand where.
         current: string.
@@ -138,5 +142,7 @@ def _swaps(
     good = iter(vocabulary.realisable([swap for group in swaps for swap in group]))
     fitting = [[swap for swap, fits in zip(group, [next(good) for _ in group], strict=True) if fits] for group in swaps]
     pool = [swap for group in fitting for swap in group[: search.top_k] if (swap,) not in banned]
-    chosen = rng.permutation(len(pool))[: search.width]
-    return [pool[i] for i in sorted(chosen)]
+    best = {group[0] for group in fitting if group} if search.sure else set()
+    drawn = [i for i in rng.permutation(len(pool)) if pool[i] not in best]
+    sure = [i for i, swap in enumerate(pool) if swap in best]
+    return [pool[i] for i in sorted([*sure, *drawn][: search.width])]
