@@ -127,8 +127,12 @@ def _victim(registry: Registry, task: Task, splits: Splits, name: str, context: 
 
 
 def _question(model: WhiteBox, clean: Sequence[Sample]) -> tuple[list[Site], Vocabulary]:
-    """Where the trigger is tried, and of what it is made: the same for both sides."""
-    vocabulary = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    """Where the trigger is tried, and of what it is made: the same for both sides.
+
+    Neither asks that a trigger re-tokenises, which the paper does not: with fewer strings to choose from a search that asks ends higher.
+    """
+    asking = allowed_tokens(model.tokenizer, get("python"), model.network.embedding.num_embeddings)
+    vocabulary = replace(asking, retokenises=False)
     size = LENGTH + len(vocabulary.glue)
     victims = [s for s in clean if s.label == 1 - TARGET][:VICTIMS]
     scanned = scan(victims, model, scorer_for(model), room_for=size, names=8)
