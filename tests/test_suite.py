@@ -1,5 +1,6 @@
 """Bad suites are refused before anything runs, with a message that names the key and suggests the right one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,35 @@ def test_an_oracle_has_nothing_to_tell_without_an_attack(registry: Registry) -> 
     plans = {p.coordinates.attack: p for p in cells(suite(defenses=["filter/oracle"]), registry)}
     assert "nothing was attacked" in str(plans["none"].not_applicable)
     assert plans["dead_code"].not_applicable is None
+
+
+def test_a_task_may_change_the_policy_of_every_attack(registry: Registry) -> None:
+    tasks = [{"name": "toy"} | {"policy": {"rate": 0.75}}]
+    plans = [p for p in cells(suite(tasks=tasks), registry) if p.attack is not None]
+    others = [p for p in cells(suite(), registry) if p.attack is not None]
+    assert plans
+    for changed, usual in zip(plans, others, strict=True):
+        assert changed.policy is not None
+        assert usual.policy is not None
+        assert changed.policy.rate == 0.75 != usual.policy.rate
+        assert replace(changed.policy, rate=usual.policy.rate) == usual.policy
+    tasks = [{"name": "toy"} | {"policy": {"rat": 0.75}}]
+    refuse(r"policy of task '.*': unknown key 'rat'\. Did you mean 'rate'\?", registry, tasks=tasks)
+
+
+def test_calibration_runs_the_defenses_named_alone_and_repairs_nothing(registry: Registry) -> None:
+    defenses = ["none", "elibadcode[clean=20]", "gradient_free[clean=20]"]
+    changes = {"calibration_seeds": [9], "defenses": defenses}
+    every = [p for p in cells(suite(**changes), registry) if p.calibration]
+    assert [p.coordinates.defense for p in every] == defenses[1:]
+    named = [p for p in cells(suite(**changes, calibrated=defenses[2:]), registry) if p.calibration]
+    assert [p.coordinates.defense for p in named] == defenses[2:]
+    for plan in cells(suite(**changes), registry):
+        if plan.defense is not None:
+            epochs = plan.defense.epochs  # type: ignore[attr-defined]
+            assert (epochs == 0) == plan.calibration
+
+
+def test_an_unknown_title_to_calibrate_is_refused(registry: Registry) -> None:
+    changes = {"calibration_seeds": [9], "defenses": ["none", "elibadcode[clean=20]"], "calibrated": ["elibadcod"]}
+    refuse(r"calibrated: no defense of the suite is called 'elibadcod'", registry, **changes)
