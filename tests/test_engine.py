@@ -222,6 +222,8 @@ def started_and_stuck(folder: Path) -> tuple[Path, subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
+        # A test runner that was started in the background ignores Ctrl-C, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_for((folder / "in").exists, process)
