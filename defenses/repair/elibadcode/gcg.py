@@ -11,7 +11,7 @@ What makes it fast, none of which changes what is minimised (the mean loss over 
 - candidates race (successive halving: Jamieson & Talwalkar, AISTATS 2016): all on a few samples, the best on more, the last few
   on all of them; only a loss over *all* samples is ever accepted;
 - swaps of several positions that do well in the race are also tried together, as one more candidate of the last rung;
-- what the pass that gives the gradient says of the current string is not asked again, and the walk never goes uphill;
+- what the pass that gives the gradient says of the current string is not asked again, and the walk ``down`` never goes uphill;
 - the search stops when ``patience`` iterations in a row gain less than ``tolerance``, or when the loss is itself no more than that.
 """
 
