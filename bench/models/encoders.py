@@ -193,7 +193,7 @@ def check_digest(path: Path, expected: str) -> None:
 def _pretrained(
     folder: Path, info: TaskInfo, settings: ModelSettings, name: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Pooled]:
-    _check_folder(folder)
+    check_folder(folder)
     return _load(str(folder), {"local_files_only": True}, info, settings, name, f"model folder {folder}")
 
 
@@ -208,7 +208,12 @@ def _from_hub(
     return _load(name, {"revision": settings.revision}, info, settings, name, f"hub model {name}@{settings.revision}")
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """A model folder holds a configuration, weights that are no pickle, and a vocabulary.
+
+    Raises:
+        ModelError: one of them is missing; the message names it.
+    """
     if not folder.is_dir():
         raise ModelError(f"model folder {folder} does not exist")
     if not (folder / "config.json").is_file():
