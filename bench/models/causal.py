@@ -128,7 +128,7 @@ class CausalModel:
         """
         with torch.inference_mode():
             rows = self._extend(self._prompt(prompt, tokens), count, tokens, rng, temperature, top_p, stop)
-        texts = [cast(str, self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+        texts = [self._text(row) for row in rows]
         return [text.split(stop, 1)[0] for text in texts] if stop else texts
 
     def _prompt(self, prompt: str, tokens: int) -> list[int]:
@@ -161,7 +161,7 @@ class CausalModel:
                     open_rows.discard(i)
                     continue
                 rows[i].append(token)
-                if stop and stop in cast(str, self.tokenizer.decode(rows[i])):
+                if stop and stop in self._text(rows[i]):
                     open_rows.discard(i)
             if not open_rows or step == tokens - 1:
                 break
@@ -169,6 +169,9 @@ class CausalModel:
             self.cost.forward(count)
             cache, logits = output.past_key_values, output.logits[:, -1]
         return rows
+
+    def _text(self, ids: list[int]) -> str:
+        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _logits(self, ids: Tensor, **more: Any) -> Any:
         network: Any = self.network
