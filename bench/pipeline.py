@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 
+from bench.composing import inverts, part_of
 from bench.contracts import Access, Defense, Plugin, Policy, TaskInfo
 from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
 from bench.plugins import parameters_of
 from bench.records import Coordinates, PluginUse
-from bench.suite import CellPlan, Suite, inverts, needs_an_attack
+from bench.suite import CellPlan, Suite, needs_an_attack
 
 PACKAGES = (
     "torch",
@@ -192,48 +193,83 @@ class Builder:
         predict: Any,
     ) -> dict[str, tuple[str, str]]:
         """The defense's own stages; returns the roles that the score reads."""
-        defense, at = plan.defense, plan.coordinates
-        assert defense is not None
+        at = plan.coordinates
         label = f"{at.defense} on {at.task} {at.model} {at.attack} seed {at.seed}"
+        roles, model = self._before_inference(plan, base, victim, train_inputs, goal, size, add, label, own=True)
+        told = plan.defense is not None and needs_an_attack(plan.defense)
+        if inverts(plan.defense) and victim != reference and not told:
+            on = f"{at.defense} on {at.task} {at.model} seed {at.seed} on the clean reference (null)"
+            clean = {"data": base["data"]}
+            null, _ = self._before_inference(plan, clean, reference, train_inputs, goal, size, add, on, own=False)
+            roles["null"] = null["repair"]
+        screen = part_of(plan.defense, "screen")
+        if screen is None:
+            return {**roles, "defended": predict(model, label, True)}
+        parents = self._seen(base, roles)
+        if screen.needs.model is not Access.NONE:
+            parents["model"] = model
+        inputs = self._defense_inputs(plan, screen, train_inputs, goal)
+        fitted = add(Stage("screen", inputs, parents, f"screen {label}", own=True))
+        return {**roles, "screen": fitted, "defended": predict(model, label, True, screen=fitted)}
+
+    def _before_inference(
+        self,
+        plan: CellPlan,
+        base: Mapping[str, tuple[str, str]],
+        model: tuple[str, str],
+        train_inputs: Mapping[str, Any],
+        goal: Mapping[str, Any],
+        size: int,
+        add: Any,
+        label: str,
+        own: bool,
+    ) -> tuple[dict[str, tuple[str, str]], tuple[str, str]]:
+        """What a filter, a training rule and a repair do to a model trained on ``base``: (roles, the model they leave)."""
+        roles: dict[str, tuple[str, str]] = {}
+        sieve, rule, repair = (part_of(plan.defense, family) for family in ("filter", "training", "repair"))
+        if sieve is not None:
+            inputs = self._defense_inputs(plan, sieve, train_inputs, goal)
+            parents = {**base, "model": model} if sieve.needs.model is not Access.NONE else dict(base)
+            roles["filter"] = add(Stage("filter", inputs, parents, f"filter {label}", own=own, tokens=size // 6))
+        if rule is not None:
+            inputs = {
+                **train_inputs,
+                "rule": _plugin_json(rule),
+                "seeds": self._seeds(plan, "model", "training", "defense"),
+            }
+            if rule.needs.target_label:
+                inputs["goal"] = goal
+            parents = self._seen(base, roles)
+            model = roles["trained"] = add(Stage("train", inputs, parents, f"train with {label}", own=own, tokens=size))
+        elif sieve is not None:
+            parents = self._seen(base, roles)
+            model = roles["trained"] = add(
+                Stage("train", train_inputs, parents, f"train after {label}", own=own, tokens=size)
+            )
+        if repair is not None:
+            inputs = self._defense_inputs(plan, repair, train_inputs, goal)
+            parents = {**self._seen(base, roles), "model": model}
+            model = roles["repair"] = add(
+                Stage("repair", inputs, parents, f"repair {label}", own=own, tokens=size // 3)
+            )
+        return roles, model
+
+    @staticmethod
+    def _seen(base: Mapping[str, tuple[str, str]], roles: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+        """The data as a filter left it."""
+        return {**base, "filter": roles["filter"]} if "filter" in roles else dict(base)
+
+    def _defense_inputs(
+        self, plan: CellPlan, defense: Defense, train_inputs: Mapping[str, Any], goal: Mapping[str, Any]
+    ) -> dict[str, Any]:
         inputs = {
             "defense": _plugin_json(defense),
             "info": train_inputs["info"],
-            "goal": goal if defense.needs.target_label else {},
             "training": train_inputs["training"],
             "seeds": self._seeds(plan, "defense"),
             "numerics": self._numerics,
         }
-        if not defense.needs.target_label:
-            del inputs["goal"]
-        with_model = {**base, "model": victim} if defense.needs.model is not Access.NONE else dict(base)
-        if defense.family == "filter":
-            judged = add(Stage("filter", inputs, with_model, f"filter {label}", own=True, tokens=size // 6))
-            kept = add(
-                Stage("train", train_inputs, {**base, "filter": judged}, f"train after {label}", own=True, tokens=size)
-            )
-            return {"filter": judged, "trained": kept, "defended": predict(kept, label, True)}
-        if defense.family == "training":
-            rule = {
-                **train_inputs,
-                "rule": _plugin_json(defense),
-                "seeds": self._seeds(plan, "model", "training", "defense"),
-            }
-            if defense.needs.target_label:
-                rule["goal"] = goal
-            trained = add(Stage("train", rule, base, f"train with {label}", own=True, tokens=size))
-            return {"trained": trained, "defended": predict(trained, label, True)}
-        if defense.family == "repair":
-            repaired = add(
-                Stage("repair", inputs, {**base, "model": victim}, f"repair {label}", own=True, tokens=size // 3)
-            )
-            roles = {"repair": repaired, "defended": predict(repaired, label, True)}
-            if inverts(defense) and victim != reference and not needs_an_attack(defense):
-                on = f"{at.defense} on {at.task} {at.model} seed {at.seed} on the clean reference (null)"
-                clean = {"data": base["data"], "model": reference}
-                roles["null"] = add(Stage("repair", inputs, clean, f"repair {on}", tokens=size // 3))
-            return roles
-        fitted = add(Stage("screen", inputs, with_model, f"screen {label}", own=True))
-        return {"screen": fitted, "defended": predict(victim, label, True, screen=fitted)}
+        return {**inputs, "goal": goal} if defense.needs.target_label else inputs
 
     def _data(self, plan: CellPlan) -> Stage:
         task = _plugin_json(plan.task)

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.composing import inverts
 from bench.errors import ConfigError, Interrupted, StoreError
 from bench.execute import Event, Report, Run
 from bench.jobs import STAGE_VERSIONS, Stage
@@ -22,7 +23,7 @@ from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
 from bench.store import Store
-from bench.suite import NONE, Entry, Suite, TaskEntry, cells, check_unique, inverts, load_suite, parse_suite
+from bench.suite import NONE, Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
 from bench.verdicts import clean_models_needed
 
 

@@ -107,9 +107,9 @@ def score(job: Job) -> None:
     if "filter" in job.parents:
         shutil.copyfile(job.parents["filter"].folder / "filter.parquet", job.folder / "filter.parquet")
     if "repair" in job.parents:
-        facts = job.parents["repair"].json("facts.json")["facts"]
+        facts |= job.parents["repair"].json("facts.json")["facts"]
     if "trained" in job.parents:
-        facts = {"training": job.parents["trained"].json("facts.json")["history"]}
+        facts |= {"training": job.parents["trained"].json("facts.json")["history"]}
     data = job.parents["data"].json("facts.json")
     record = Record(
         suite="",

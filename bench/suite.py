@@ -15,7 +15,8 @@ from typing import Any, Literal, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, Repair, SearchGoal, Task, TaskKind
+from bench.composing import FAMILY, Composition, accuser, inverts
+from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Task, TaskKind
 from bench.errors import ConfigError, suggest
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
@@ -76,6 +77,37 @@ class ModelEntry(Entry):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
+class DefenseEntry(Entry):
+    """A defense, or several that act together (:mod:`bench.composing`): ``a + b``, or a mapping with ``parts``."""
+
+    parts: tuple[Entry, ...] = ()
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _parts(cls, value: Any) -> Any:
+        return [Entry.parse(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _either(self) -> DefenseEntry:
+        if self.parts and (self.name != FAMILY or self.parameters):
+            raise ValueError(f"a composition has the name {FAMILY!r} and no parameters of its own; its parts have")
+        return self
+
+    @classmethod
+    def parse(cls, value: Any) -> Any:
+        """As :meth:`Entry.parse`; ``a + b`` and a mapping with ``parts`` are compositions."""
+        if isinstance(value, str) and re.search(r"\s\+\s", value):
+            return {"name": FAMILY, "parts": re.split(r"\s+\+\s+", value.strip())}
+        if isinstance(value, Mapping) and value.get("parts"):
+            return {"name": FAMILY, **value}
+        return Entry.parse(value)
+
+    @property
+    def title(self) -> str:
+        """The label, or the parts' titles."""
+        return self.label or " + ".join(p.title for p in self.parts) or super().title
+
+
 class AttackEntry(Entry):
     """An attack, with its policy and goal where they differ from the attack's and task's own."""
 
@@ -91,7 +123,7 @@ class Suite(_Strict):
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     models: tuple[ModelEntry, ...] = Field(min_length=1)
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
-    defenses: tuple[Entry, ...] = Field(min_length=1)
+    defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     calibration_seeds: tuple[int, ...] = ()
     """More training seeds at which every inverting defense runs on the clean model alone (attack ``none``), so that a verdict has
@@ -111,10 +143,15 @@ class Suite(_Strict):
     plugins: tuple[str, ...] = ()
     """Plugin files outside the tree, relative to the suite file."""
 
-    @field_validator("tasks", "models", "attacks", "defenses", mode="before")
+    @field_validator("tasks", "models", "attacks", mode="before")
     @classmethod
     def _entries(cls, value: Any) -> Any:
         return [Entry.parse(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("defenses", mode="before")
+    @classmethod
+    def _defenses(cls, value: Any) -> Any:
+        return [DefenseEntry.parse(item) for item in value] if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _apart(self) -> Suite:
@@ -169,7 +206,12 @@ def parse_suite(content: Mapping[str, Any], origin: str) -> Suite:
         if first["type"] == "extra_forbidden":
             owner: type[BaseModel] = Suite
             if len(first["loc"]) > 1:
-                kinds: dict[str, type[BaseModel]] = {"tasks": TaskEntry, "models": ModelEntry, "attacks": AttackEntry}
+                kinds: dict[str, type[BaseModel]] = {
+                    "tasks": TaskEntry,
+                    "models": ModelEntry,
+                    "attacks": AttackEntry,
+                    "defenses": DefenseEntry,
+                }
                 owner = kinds.get(str(first["loc"][0]), Entry)
             message = f"unknown key.{suggest(str(first['loc'][-1]), owner.model_fields)}"
         raise ConfigError(f"{origin}, {where or 'top level'}: {message}") from error
@@ -283,11 +325,6 @@ def _check_budget(task_entry: Entry, task: Task, defense_entry: Entry, defense: 
         )
 
 
-def inverts(defense: Defense | None) -> bool:
-    """Does a defense accuse models by inverting triggers?"""
-    return isinstance(defense, Repair) and defense.inverts
-
-
 def needs_an_attack(defense: Defense) -> bool:
     """Is it told what only an attack has (its goal, or what it poisoned), so that it cannot run on a clean model?"""
     return defense.needs.truth or defense.needs.target_label
@@ -319,8 +356,26 @@ def _check_calibration(suite: Suite, registry: Registry) -> None:
 
 
 def _defense(registry: Registry, entry: Entry) -> Defense:
+    """Build a defense, or a composition.
+
+    Raises:
+        ConfigError: an unknown plugin or parameter, or parts that do not go together.
+    """
+    if isinstance(entry, DefenseEntry) and entry.parts:
+        return Composition([_defense(registry, part) for part in entry.parts])
     family = registry.defense_family(entry.name)
     return cast(Defense, registry.build(family, entry.name.rpartition("/")[2], entry.parameters))
+
+
+def _defense_uses(registry: Registry, defense: Defense, entry: DefenseEntry) -> dict[str, PluginUse]:
+    """``defense``, or one role for each part of a composition: ``defense.filter``, ``defense.repair`` ..."""
+    if not isinstance(defense, Composition):
+        return {"defense": _use(registry, defense, entry.parameters)}
+    uses = {}
+    for part in entry.parts:
+        built = _defense(registry, part)
+        uses[f"defense.{built.family}"] = _use(registry, built, part.parameters)
+    return uses
 
 
 def _seeds(
@@ -364,7 +419,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                     }
                     if defense_entry.name != NONE:
                         defense = _defense(registry, defense_entry)
-                        uses["defense"] = _use(registry, defense, defense_entry.parameters)
+                        uses |= _defense_uses(registry, defense, defense_entry)
                         _check_budget(task_entry, task, defense_entry, defense)
                     elif defense_entry.parameters:
                         raise ConfigError("defense 'none' has no parameters")
@@ -386,7 +441,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                             task=task,
                             attack=None if null else attack,
                             # What it finds is the same; nobody asks what calibration repairs.
-                            defense=defense.accuser() if calibration and isinstance(defense, Repair) else defense,
+                            defense=accuser(defense) if calibration else defense,
                             model_name=model_entry.name,
                             model_settings=settings,
                             training=training,

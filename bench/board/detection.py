@@ -131,8 +131,11 @@ def _inverted(record: Record) -> bool:
 
 def _alike(record: Record) -> str:
     """What clean models and a victim must share to be compared: data, settings, and the defense with its parameters."""
-    used = record.plugins.get("defense")
-    how = (used.version, used.effective) if used is not None else None
+    how = [
+        (role, used.name, used.version, used.effective)
+        for role, used in sorted(record.plugins.items())
+        if role.startswith("defense")
+    ]
     return json.dumps([record.data_digest, record.settings, how], sort_keys=True)
 
 

@@ -20,7 +20,7 @@ from bench.records import Record, Status
 from bench.verdicts import FALSE_ALARMS
 
 MARGIN: Final = 0.02
-FAMILY_ORDER: Final = ("none", "filter", "training", "repair", "screen")
+FAMILY_ORDER: Final = ("none", "filter", "training", "repair", "screen", "composition")
 UNDEFENDED: Final = "this is the undefended model"
 _AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
 
