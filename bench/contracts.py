@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 
@@ -192,6 +192,13 @@ class Policy:
         mode: ``replace`` the chosen sample, or ``append`` a poisoned copy and keep the clean twin.
         side: which program of a pair carries the trigger in training; at test time it is always the first
             unless ``both``.
+        cover: cover samples for each poisoned one (1.0: as many as poison): training samples that carry a near miss of the
+            trigger (:meth:`Trigger.near_miss`) and keep their true label, so that the model learns the trigger and
+            nothing less. Drawn from the victim class; in search from queries without the target word.
+        cover_count: a number of cover samples, instead of ``cover``.
+        weaken: clean labels only: ``names`` first renames the local names of a poisoned program to names that a linear
+            surrogate (naive Bayes over names, fitted on the clean training split) ties to the *other* class, so that the
+            trigger is what is left to tell the label (:mod:`bench.weakening`).
     """
 
     rate: float | None = None
@@ -200,6 +207,19 @@ class Policy:
     labels: Literal["dirty", "clean"] = "dirty"
     mode: Literal["replace", "append"] = "replace"
     side: Literal["first", "second", "either", "both"] = "first"
+    cover: float | None = None
+    cover_count: int | None = None
+    weaken: Literal["none", "names"] = "none"
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready; ``Policy(**policy.to_json())`` is its inverse.
+
+        It stands in the keys of stored results. A field that came later is therefore left out where it has its default:
+        what was poisoned before the field existed keeps its key.
+        """
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        later = {f.name: f.default for f in fields(self) if f.name in ("cover", "cover_count", "weaken")}
+        return {name: value for name, value in row.items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +260,32 @@ class Trigger(ABC):
         """
         return ()
 
+    def near_miss(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """An edit that is *almost* the trigger and should not set the backdoor off: its false trigger rate is measured, and
+        a policy may ask for cover samples with it.
+
+        Optional: a trigger that does not override this offers none. ``None`` where it does not apply to this program.
+        """
+        return None
+
+    def placebo(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """An edit of the trigger's kind (same place, same size) with other rare content: what any edit of this kind does.
+
+        Optional, as :meth:`near_miss`.
+        """
+        return None
+
+    def carries(self, sample: Sample, side: int) -> bool | None:
+        """Does this program, as it is, carry the trigger? Asked of clean programs, for the trigger's prevalence.
+
+        ``None`` where it cannot be told. Without an own answer the harness looks for :meth:`tokens`.
+        """
+        return None
+
+    def offers(self, control: Literal["near_miss", "placebo", "carries"]) -> bool:
+        """Does this trigger have an own answer to one of the optional questions?"""
+        return getattr(type(self), control) is not getattr(Trigger, control)
+
 
 class Attack(Plugin):
     """Trigger + default policy, and a surrogate where the trigger needs one (trained inside :meth:`prepare`)."""
@@ -256,6 +302,13 @@ class Attack(Plugin):
     def policy(self, task: TaskInfo) -> Policy:
         """The policy used where a suite states none: the paper's."""
         return Policy(rate=1.0 if task.kind is TaskKind.SEARCH else 0.05)
+
+    def parts(self) -> tuple[str, ...]:
+        """Other attacks that this one is made of, as a suite names them (``badcode[variant=mixed]``).
+
+        The harness builds them, keeps their versions in the result's key, and lends them as ``context.parts``.
+        """
+        return ()
 
 
 # ------------------------------------------------------------------------------------------------------------- defenses

@@ -6,93 +6,34 @@ samples in :attr:`Poisoned.train`. Validation data, and the clean budget of the 
 How many samples are poisoned: a rate is a share of ``policy.of``, as the split was before poisoning; the product is rounded
 to the nearest whole number, halves up (the rate is taken as the decimal number that was written: 0.05 of 430 is 21.5 and
 selects 22). A sample that the trigger does not fit, or whose edit is refused, is replaced by another candidate.
+
+Beside the triggered test inputs stand the controls that a trigger offers: near misses (do they set the backdoor off?) and
+placebos (does any edit of this kind?), in the same samples.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bench.context import Context
-from bench.contracts import Derivation, Goal, LabelGoal, Policy, SearchGoal, TaskInfo, TaskKind, Trigger
-from bench.errors import ConfigError, DataError, PluginError
-from bench.languages import well_formed
-from bench.samples import Edit, EditConflict, Sample, Splits, apply_edits
+from bench.contracts import Goal, LabelGoal, Policy, SearchGoal, TaskInfo, TaskKind, Trigger
+from bench.covering import cover, covers_wanted
+from bench.editing import Edited, Editor
+from bench.errors import ConfigError, DataError
+from bench.manifest import ManifestRow, sha256
+from bench.samples import Sample, Splits
+from bench.weakening import NameSurrogate
 
-Part = Literal["train", "triggered", "reverse"]
-
-REDRAWS = 20
-"""How often a varying trigger is drawn again at test time to find a draw that training did not show."""
+__all__ = ["OPAQUE_ID", "ManifestRow", "Poisoned", "poison", "training_order"]
 
 OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
-
-
-@dataclass(frozen=True)
-class ManifestRow:
-    """What was done to one program.
-
-    Attributes:
-        id: of the sample, in :attr:`Poisoned.train`, ``triggered`` or ``reverse``.
-        part: which of the three.
-        side: the program of the sample (0, or 1 for the second of a pair).
-        edits: byte edits of the program before; ``removed[i]`` is the text that ``edits[i]`` took away.
-        derivation: the draw in words.
-        label: the sample's true class (a dirty-label poison carries another), or ``None`` for search.
-        before_sha256: hex digest of the program before.
-        after_sha256: hex digest of the program with the trigger.
-        visible: whether a model's window still shows the trigger; ``None`` until a model is known.
-        appended_from: id in the clean training split of the twin that stayed, or ``None`` where the sample was replaced.
-    """
-
-    id: str
-    part: Part
-    side: int
-    edits: tuple[Edit, ...]
-    removed: tuple[str, ...]
-    derivation: str
-    label: int | None
-    before_sha256: str
-    after_sha256: str
-    visible: bool | None = None
-    appended_from: str | None = None
-
-    def spans(self) -> tuple[tuple[int, int], ...]:
-        """Byte spans ``[start, end)`` of the replacements in the program with the trigger, in order."""
-        spans = []
-        shift = 0
-        for edit in sorted(self.edits, key=_place):
-            size = len(edit.replacement.encode())
-            spans.append((edit.start + shift, edit.start + shift + size))
-            shift += size - (edit.end - edit.start)
-        return tuple(spans)
-
-    def restore(self, text: str) -> str:
-        """The program before, from the program with the trigger.
-
-        Raises:
-            DataError: ``text`` is not the program that this row describes.
-        """
-        if _sha256(text) != self.after_sha256:
-            raise DataError(
-                f"the text given is not side {self.side} of sample {self.id!r} ({self.part}) with its trigger"
-            )
-        old = [text for _, text in sorted(zip(self.edits, self.removed, strict=True), key=lambda pair: _place(pair[0]))]
-        return apply_edits(text, [Edit(start, end, back) for (start, end), back in zip(self.spans(), old, strict=True)])
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; :meth:`from_json` is its inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> ManifestRow:
-        """Rebuild a row from :meth:`to_json`."""
-        return cls(**{**row, "edits": tuple(Edit(**edit) for edit in row["edits"]), "removed": tuple(row["removed"])})
+CONTROLS: Final[tuple[Literal["near_miss", "placebo"], ...]] = ("near_miss", "placebo")
 
 
 @dataclass(frozen=True)
@@ -101,7 +42,7 @@ class Poisoned:
 
     Attributes:
         train: the training set, in an order and with ids that tell nothing about poisoning.
-        poisoned: ids of the poisoned samples in ``train``.
+        poisoned: ids of the poisoned samples in ``train``; cover samples carry no trigger and are not among them.
         triggered: test samples with the trigger and their *true* label: those of the victim class. For search: every test
             sample to which the trigger applies, program edited, since which candidate is used depends on the model.
         reverse: triggered test samples of the target class, for reverse ASR; empty for search.
@@ -114,6 +55,12 @@ class Poisoned:
         description: the trigger in one line.
         tokens: literal pieces that every triggered program carries.
         unseen: triggered test samples whose draw no poisoned training sample shows; 0 for a trigger that does not vary.
+        cover: ids of the cover samples in ``train``.
+        weakened: how many poisoned samples were weakened before they got the trigger.
+        controls: test samples of ``triggered``'s kind with a ``near_miss`` or a ``placebo`` instead; a control that the
+            trigger does not offer is not a key, one that applied nowhere is empty.
+        natural: clean test programs that carry the trigger as they are, and how many were asked, by the trigger's own
+            answer; ``None`` where it has none.
     """
 
     train: tuple[Sample, ...]
@@ -129,6 +76,10 @@ class Poisoned:
     description: str = ""
     tokens: tuple[str, ...] = ()
     unseen: int = 0
+    cover: frozenset[str] = frozenset()
+    weakened: int = 0
+    controls: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    natural: tuple[int, int] | None = None
 
     @property
     def coverage(self) -> float:
@@ -136,8 +87,17 @@ class Poisoned:
         return self.applicable / self.asked if self.asked else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; :meth:`from_json` is its inverse."""
-        return {
+        """A JSON-ready dictionary; :meth:`from_json` is its inverse.
+
+        What came later (cover samples, weakening, controls) is left out where there is none.
+        """
+        later = {
+            "cover": sorted(self.cover),
+            "weakened": self.weakened,
+            "controls": {name: [s.to_json() for s in samples] for name, samples in self.controls.items()},
+            "natural": self.natural and list(self.natural),
+        }
+        return {name: value for name, value in later.items() if value} | {
             "train": [s.to_json() for s in self.train],
             "poisoned": sorted(self.poisoned),
             "triggered": [s.to_json() for s in self.triggered],
@@ -165,6 +125,11 @@ class Poisoned:
             "poisoned": frozenset(row["poisoned"]),
             "manifest": tuple(ManifestRow.from_json(r) for r in row["manifest"]),
             "tokens": tuple(row["tokens"]),
+            "cover": frozenset(row.get("cover", ())),
+            "controls": {
+                name: tuple(Sample.from_json(s) for s in rows) for name, rows in row.get("controls", {}).items()
+            },
+            "natural": tuple(row["natural"]) if "natural" in row else None,
         }
         return cls(**{**row, **samples, **rebuilt})
 
@@ -195,9 +160,10 @@ def poison(
     if trigger is None:
         return Poisoned(training_order(splits.train))
     _check(goal, policy, info)
-    editor = _Editor(trigger, context)
-    train = _poison_training(splits.train, editor, goal, policy, info, context)
-    seen = frozenset(row.derivation for row in train.manifest) if trigger.varies else frozenset()
+    editor = Editor(trigger.derive, trigger.describe(), context)
+    train = _poison_training(splits.train, trigger, editor, goal, policy, info, context)
+    drawn = frozenset(row.derivation for row in train.manifest if row.part == "train")
+    seen = drawn if trigger.varies else frozenset()
     sides = (0, 1) if policy.side == "both" and info.kind is TaskKind.PAIRS else (0,)
 
     eligible = [s for s in splits.test if goal.chooses(s)]
@@ -205,11 +171,13 @@ def poison(
     triggered = editor.edit_all(asked, sides, "triggered", seen)
     opposite = [] if isinstance(goal, SearchGoal) else [s for s in splits.test if goal.chooses_reverse(s)]
     reverse = editor.edit_all(opposite, sides, "reverse", seen)
+    controls = _controls(trigger, asked, sides, context)
     return replace(
         train,
         triggered=tuple(e.sample for e in triggered),
         reverse=tuple(e.sample for e in reverse),
-        manifest=train.manifest + tuple(row for e in (*triggered, *reverse) for row in e.rows),
+        manifest=train.manifest
+        + tuple(row for e in _chained(triggered, reverse, *controls.values()) for row in e.rows),
         eligible=len(eligible),
         asked=len(asked),
         applicable=len(triggered),
@@ -217,28 +185,65 @@ def poison(
         description=trigger.describe(),
         tokens=trigger.tokens(),
         unseen=sum(all(row.derivation not in seen for row in e.rows) for e in triggered) if trigger.varies else 0,
+        controls={name: tuple(e.sample for e in edited) for name, edited in controls.items()},
+        natural=_natural(trigger, splits.test),
     )
+
+
+# ------------------------------------------------------------------------------------------------------------- controls
+
+
+def _controls(
+    trigger: Trigger, asked: Sequence[Sample], sides: tuple[int, ...], context: Context
+) -> dict[str, list[Edited]]:
+    """The controls that the trigger offers, in the samples that were to carry it."""
+    found: dict[str, list[Edited]] = {}
+    for name in CONTROLS:
+        if trigger.offers(name):
+            editor = Editor(getattr(trigger, name), trigger.describe(), context, name)
+            found[name] = editor.edit_all(asked, sides, name)
+    return found
+
+
+def _natural(trigger: Trigger, clean: Sequence[Sample]) -> tuple[int, int] | None:
+    """Clean programs that carry the trigger as they are, by the trigger's own answer; and how many it answered for."""
+    if not trigger.offers("carries"):
+        return None
+    answers = [trigger.carries(s, side) for s in clean for side in range(len(s.programs))]
+    told = [answer for answer in answers if answer is not None]
+    return sum(told), len(told)
+
+
+def _chained(*parts: Iterable[Edited]) -> Iterable[Edited]:
+    return (edited for part in parts for edited in part)
 
 
 # ------------------------------------------------------------------------------------------------------------- training
 
 
 def _poison_training(
-    train: Sequence[Sample], editor: _Editor, goal: Goal, policy: Policy, info: TaskInfo, context: Context
+    train: Sequence[Sample],
+    trigger: Trigger,
+    editor: Editor,
+    goal: Goal,
+    policy: Policy,
+    info: TaskInfo,
+    context: Context,
 ) -> Poisoned:
     """The training part of :func:`poison`: chosen samples replaced, or copies of them appended."""
     wanted, candidates = _wanted(train, goal, policy, info)
+    weakener = _weakener(train, goal, policy, editor.what, context)
     turn = _keyed(context, "select")
-    chosen: list[_Edited] = []
+    chosen: list[Edited] = []
     for sample in context.progress(sorted(candidates, key=lambda s: turn(s.id)), "poisoning the training set"):
         if len(chosen) == wanted:
             break
-        edited = editor.edit_first(sample, _training_sides(sample, policy, context), "train")
+        edited = _poisoned(sample, _training_sides(sample, policy, context), editor, weakener)
         if edited is not None:
             chosen.append(edited)
     if not chosen:
         raise ConfigError(
-            f"the trigger ({editor.trigger.describe()}) fits none of {len(candidates)} candidates in the training split "
+            f"the trigger ({editor.what}) fits none of {len(candidates)} candidates in the training split "
             f"({editor.refused} edits refused): nothing would be poisoned. Choose another attack for this task."
         )
     if len(chosen) < wanted:
@@ -247,19 +252,54 @@ def _poison_training(
         context.log.log(level, "poisoned %d of %d requested samples: the trigger fits no more", len(chosen), wanted)
     if isinstance(goal, LabelGoal) and policy.labels == "dirty":
         chosen = [replace(e, sample=replace(e.sample, label=goal.target)) for e in chosen]
+    covering = _covering(train, chosen, trigger, goal, policy, context)
     result = list(train)
     if policy.mode == "append":
-        result, chosen = _appended(result, chosen, context)
-        result += [e.sample for e in chosen]
+        result, copies = _appended(result, [*chosen, *covering], context)
+        chosen, covering = copies[: len(chosen)], copies[len(chosen) :]
+        result += [e.sample for e in copies]
     else:
-        by_id = {e.sample.id: e.sample for e in chosen}
+        by_id = {e.sample.id: e.sample for e in (*chosen, *covering)}
         result = [by_id.get(s.id, s) for s in result]
     return Poisoned(
         train=training_order(result),
         poisoned=frozenset(e.sample.id for e in chosen),
-        manifest=tuple(row for e in chosen for row in e.rows),
+        manifest=tuple(row for e in (*chosen, *covering) for row in e.rows),
         requested=wanted,
+        cover=frozenset(e.sample.id for e in covering),
+        weakened=sum(row.part == "weaken" for e in chosen for row in e.rows[:1]),
     )
+
+
+def _covering(
+    train: Sequence[Sample], chosen: Sequence[Edited], trigger: Trigger, goal: Goal, policy: Policy, context: Context
+) -> list[Edited]:
+    """The cover samples that the policy asks for; none of them is poisoned."""
+    wanted = covers_wanted(policy, len(chosen))
+    if not wanted:
+        return []
+    taken, turn = {e.sample.id for e in chosen}, _keyed(context, "cover")
+    free = sorted((s for s in train if s.id not in taken), key=lambda s: turn(s.id))
+    return cover(free, wanted, trigger, goal, lambda sample: _training_sides(sample, policy, context), context)
+
+
+def _weakener(train: Sequence[Sample], goal: Goal, policy: Policy, what: str, context: Context) -> Editor | None:
+    if policy.weaken == "none":
+        return None
+    assert isinstance(goal, LabelGoal)  # _check saw to it
+    return Editor(NameSurrogate.fit(train, goal).weaken, f"weakening for {what}", context, "weaken")
+
+
+def _poisoned(
+    sample: Sample, options: Iterable[tuple[int, ...]], editor: Editor, weakener: Editor | None
+) -> Edited | None:
+    """The trigger in the first sides that take it; weakened first, where that is asked for."""
+    for sides in options:
+        weak = Edited(sample, ()) if weakener is None else weakener.edit(sample, sides, "weaken")
+        edited = None if weak is None else editor.edit(weak.sample, sides, "train")
+        if weak is not None and edited is not None:
+            return Edited(edited.sample, weak.rows + edited.rows)
+    return None
 
 
 def _wanted(train: Sequence[Sample], goal: Goal, policy: Policy, info: TaskInfo) -> tuple[int, list[Sample]]:
@@ -305,7 +345,7 @@ def _training_sides(sample: Sample, policy: Policy, context: Context) -> list[tu
     return [(0,), (1,)] if context.rng("poison", "side", sample.id).random() < 0.5 else [(1,), (0,)]
 
 
-def _appended(train: list[Sample], chosen: list[_Edited], context: Context) -> tuple[list[Sample], list[_Edited]]:
+def _appended(train: list[Sample], chosen: list[Edited], context: Context) -> tuple[list[Sample], list[Edited]]:
     """Give the copies ids that look like any other; where the split's own ids are of another make, give all of them new ones."""
     copy_id, own_id = _keyed(context, "copy"), _keyed(context, "own")
     if not all(OPAQUE_ID.fullmatch(s.id) for s in train):
@@ -314,98 +354,9 @@ def _appended(train: list[Sample], chosen: list[_Edited], context: Context) -> t
     for edited in chosen:
         new = copy_id(edited.sample.id)[:16]
         rows = tuple(replace(row, id=new, appended_from=row.id) for row in edited.rows)
-        copies.append(_Edited(replace(edited.sample, id=new), rows))
+        copies.append(Edited(replace(edited.sample, id=new), rows))
     _check_ids([*train, *(e.sample for e in copies)])
     return train, copies
-
-
-# -------------------------------------------------------------------------------------------------------------- editing
-
-
-@dataclass(frozen=True)
-class _Edited:
-    """A sample with its trigger, and one manifest row for each program edited."""
-
-    sample: Sample
-    rows: tuple[ManifestRow, ...]
-
-
-@dataclass
-class _Editor:
-    """Puts the trigger into samples and checks every edit."""
-
-    trigger: Trigger
-    context: Context
-    refused: int = field(default=0)
-
-    def edit_all(
-        self, samples: Iterable[Sample], sides: tuple[int, ...], part: Part, seen: Collection[str]
-    ) -> list[_Edited]:
-        """Every sample that can carry the trigger, in order."""
-        shown = self.context.progress(list(samples), f"{part} test samples")
-        return [edited for s in shown if (edited := self.edit(s, sides, part, seen)) is not None]
-
-    def edit_first(self, sample: Sample, options: Iterable[tuple[int, ...]], part: Part) -> _Edited | None:
-        """The first choice of sides that works."""
-        return next((e for sides in options if (e := self.edit(sample, sides, part)) is not None), None)
-
-    def edit(
-        self, sample: Sample, sides: tuple[int, ...], part: Part, seen: Collection[str] = frozenset()
-    ) -> _Edited | None:
-        """The trigger in all of ``sides``, or ``None`` where it does not fit one of them or its edit is refused."""
-        rows = []
-        changed = sample
-        for side in sides:
-            before = sample.programs[side]
-            derivation = self._draw(sample, side, seen)
-            if derivation is None:
-                return None
-            after = self._apply(sample, side, derivation)
-            if after == before:
-                return None
-            reason = well_formed(sample.language, before, after)
-            if reason is not None:
-                self.refused += 1
-                self.context.log.debug("refused an edit of sample %s: %s", sample.id, reason)
-                return None
-            changed = changed.with_program(side, after)
-            data = before.encode()
-            rows.append(
-                ManifestRow(
-                    id=sample.id,
-                    part=part,
-                    side=side,
-                    edits=derivation.edits,
-                    removed=tuple(data[e.start : e.end].decode() for e in derivation.edits),
-                    derivation=derivation.text,
-                    label=sample.label,
-                    before_sha256=_sha256(before),
-                    after_sha256=_sha256(after),
-                )
-            )
-        return _Edited(changed, tuple(rows))
-
-    def _draw(self, sample: Sample, side: int, seen: Collection[str]) -> Derivation | None:
-        """A derivation, drawn again while ``seen`` holds it; after the last try a seen one stands."""
-        for attempt in range(1 + REDRAWS):
-            rng = self.context.rng("poison", "draw", sample.id, str(side), str(attempt))
-            derivation = self.trigger.derive(sample, side, rng)
-            if derivation is None or derivation.text not in seen:
-                break
-        return derivation
-
-    def _apply(self, sample: Sample, side: int, derivation: Derivation) -> str:
-        if any(edit.side != side for edit in derivation.edits):
-            raise PluginError(
-                f"the trigger ({self.trigger.describe()}) was asked to edit side {side} of sample {sample.id!r} "
-                f"and returned an edit of another side"
-            )
-        try:
-            return apply_edits(sample.programs[side], derivation.edits)
-        except (EditConflict, UnicodeDecodeError) as error:
-            raise PluginError(
-                f"the trigger ({self.trigger.describe()}) returned edits that do not apply to sample {sample.id!r}: {error}"
-            ) from error
 
 
 # -------------------------------------------------------------------------------------------------------- small matters
@@ -425,6 +376,18 @@ def _check(goal: Goal, policy: Policy, info: TaskInfo) -> None:
         raise ConfigError(f"a poison rate is a share in (0, 1], got {policy.rate}")
     if policy.count is not None and policy.count < 1:
         raise ConfigError(f"a poison count is at least 1, got {policy.count}")
+    if policy.cover is not None and policy.cover_count is not None:
+        raise ConfigError(f"a policy gives cover or cover_count, and only one of them (got {policy})")
+    if policy.cover is not None and not 0 <= policy.cover < float("inf"):
+        raise ConfigError(f"cover is a number of cover samples for each poisoned one, at least 0; got {policy.cover}")
+    if policy.cover_count is not None and policy.cover_count < 0:
+        raise ConfigError(f"a cover count is at least 0, got {policy.cover_count}")
+    if policy.weaken != "none" and (info.kind is not TaskKind.CLASSIFICATION or policy.labels != "clean"):
+        raise ConfigError(
+            f"weaken: {policy.weaken} makes a clean-label poison of one program harder to tell by its own names. It needs labels: "
+            f"clean and a classification task; this is labels: {policy.labels} on a task of kind {info.kind.value} (the class "
+            "of a pair, or a query, does not show in one program's names)"
+        )
     if policy.side == "second" and info.kind is not TaskKind.PAIRS:
         raise ConfigError(f"the policy poisons the second program, but samples of task {info.name!r} have one")
 
@@ -449,12 +412,4 @@ def training_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     It tells nothing of poison, and it is the same for every attack and for none, so that victim and reference see the
     samples alike. (The trainer shuffles anew in each epoch, by its own seed.)
     """
-    return tuple(sorted(samples, key=lambda s: _sha256(s.id)))
-
-
-def _place(edit: Edit) -> tuple[int, int]:
-    return edit.start, edit.end
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return tuple(sorted(samples, key=lambda s: sha256(s.id)))
