@@ -34,6 +34,9 @@ FOLDERS: Mapping[str, str] = {
     **{family: f"defenses.{family}" for family in DEFENSE_FAMILIES},
 }
 ENTRY_POINTS: Mapping[str, str] = {family: f"codebackdoorbench.{family}s" for family in FAMILIES}
+ADDED_LATER: Mapping[str, bool] = {"added later": True}
+"""``metadata`` of a parameter that a plugin got when results existed already. Its default must do what was done before: at the
+default it stays out of :func:`parameters_of`, and so out of keys, which are then those of the earlier results."""
 
 
 @dataclass(frozen=True)
@@ -289,9 +292,16 @@ def _the_only(module: ModuleType, family: str, name: str, origin: str) -> type[P
 
 
 def parameters_of(plugin: Plugin) -> dict[str, Any]:
-    """Effective parameters of a plugin, JSON-ready; ``build(type(plugin), parameters_of(plugin))`` gives an equal plugin."""
+    """Effective parameters of a plugin, JSON-ready; ``build(type(plugin), parameters_of(plugin))`` gives an equal plugin.
+
+    Parameters :data:`ADDED_LATER` are left out at their defaults.
+    """
     adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type(plugin))
     dumped: dict[str, Any] = adapter.dump_python(plugin, mode="json")
+    for parameter in dataclasses.fields(plugin):  # type: ignore[arg-type]
+        later = parameter.metadata.get("added later", False)
+        if later and getattr(plugin, parameter.name) == parameter.default:
+            del dumped[parameter.name]
     return dumped
 
 
