@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.linalg import eigh
 
 from bench.context import Context
 from bench.contracts import Access, Filter, Known, Needs, Suspicion, TaskInfo
-from bench.errors import ModelError
 from defenses.filter.budget import blind_share, keep_all_but_the_most_suspicious, rows_by_label
+from defenses.filter.directions import top_directions
+from defenses.filter.representations import Pooling, representations
 
 
 def spectral_scores(representations: NDArray[np.floating], vectors: int = 1) -> NDArray[np.float64]:
     """Squared norm of each centred row's projection on the top right singular vectors of the centred matrix.
-
-    The right singular vectors of M are the eigenvectors of M'M, and these stand in the *columns* of what an
-    eigendecomposition returns. Taking a row instead, as widely copied code does, scores along an arbitrary direction.
 
     Args:
         representations: shape (n, d), one class.
@@ -32,11 +29,8 @@ def spectral_scores(representations: NDArray[np.floating], vectors: int = 1) -> 
     n, d = representations.shape
     if not n or not d:
         return np.zeros(n)
-    centred = representations.astype(np.float64)
-    centred -= centred.mean(axis=0)
-    top = min(vectors, d)
-    _, directions = eigh(centred.T @ centred, subset_by_index=[d - top, d - 1])
-    return np.asarray(((centred @ directions) ** 2).sum(axis=1), dtype=np.float64)
+    coordinates = top_directions(representations, vectors).project(representations)
+    return np.asarray((coordinates**2).sum(axis=1), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +51,7 @@ class SpectralSignatures(Filter):
         assumed_rate: share of a class believed poisoned; 1.5 times as much of each class is removed (5 % removes 7.5 %).
         vectors: number of singular directions.
         layer: hidden layer the representations come from: 0 for the embedding output, -1 for the last.
-        pooling: how token vectors become one: as for the head (pairs: both programs joined), the mean, or the first token's
-            (pairs: of the first program).
+        pooling: how token vectors become one, see :data:`~defenses.filter.representations.Pooling`.
     """
 
     name = "spectral_signatures"
@@ -69,23 +62,19 @@ class SpectralSignatures(Filter):
     assumed_rate: Annotated[float, Field(ge=0, lt=2 / 3)] = 0.05
     vectors: Annotated[int, Field(ge=1)] = 1
     layer: int = -1
-    pooling: Literal["head", "mean", "first"] = "head"
+    pooling: Pooling = "head"
 
     def judge(self, known: Known, task: TaskInfo, context: Context) -> Suspicion:
         """Squared projections, and a decision that removes the budget of each class.
 
         Raises:
+            bench.errors.ConfigError: the model has no such layer.
             bench.errors.ModelError: the model's representations are not finite (training diverged).
         """
         samples = known.training
         scores = np.zeros(len(samples))
         if samples:
-            representations = known.white_box.features(samples, layer=self.layer, pooling=self.pooling)
-            if not np.isfinite(representations).all():
-                raise ModelError(
-                    "spectral_signatures: the victim's representations of its training set are not finite. "
-                    "Its training has diverged; lower the learning rate of the suite's training settings."
-                )
+            vectors = representations(known.white_box, samples, self.layer, self.pooling, self.name)
             for rows in rows_by_label(samples):
-                scores[rows] = spectral_scores(representations[rows], self.vectors)
+                scores[rows] = spectral_scores(vectors[rows], self.vectors)
         return Suspicion(scores, keep_all_but_the_most_suspicious(scores, samples, blind_share(self.assumed_rate)))
