@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from bench.contracts import Attack
     from bench.models.training import Trainer
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class Context:
         scratch: the only folder a plugin may write to; deleted afterwards.
         device: where models run.
         trainer: the harness's trainer (:class:`bench.models.training.Trainer`); ``None`` where no model is trained.
+        parts: the other attacks that an attack says it is made of, built; empty for all others.
         cost: counters, filled by the model handles and the trainer.
         show: whether to draw progress.
     """
@@ -68,6 +70,7 @@ class Context:
     scratch: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     trainer: Trainer | None = None
+    parts: tuple[Attack, ...] = ()
     cost: Cost = field(default_factory=Cost)
     show: bool = False
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("bench"))

@@ -36,6 +36,8 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "screen": 1,
     "predict": 1,
     "score": 2,
+    "stealth": 1,
+    "reach": 1,
 }
 """Raised with every change of a stage's behaviour, so that old results are not taken for new ones."""
 
@@ -101,7 +103,10 @@ class Job:
 
     def plugin(self, role: str) -> Any:
         """Build the plugin that stands under ``role`` in the inputs."""
-        use = self.inputs[role]
+        return self.build(self.inputs[role])
+
+    def build(self, use: Mapping[str, Any]) -> Any:
+        """Build a plugin from its family, name and parameters."""
         return self.workshop.registry.build(use["family"], use["name"], use["parameters"])
 
     @property

@@ -6,6 +6,10 @@
       └──► train (reference: same seed, clean data) ────────────────────────────► predict ────┤
                      └──► [the same repair, where it inverts triggers: the null] ─────────────┘
                                                        [screen] ─► predict
+         poison ─► stealth;   poison, victim, reference, the victim's predict ─► reach
+
+What is told of the attack itself (stealth of its texts, reach in this victim) lies beside the score and never in its key:
+it can be added to results that are there.
 
 The null of a cell is the defense's own stage in the cell of attack ``none`` at the same seed: one key, run once.
 """
@@ -20,7 +24,7 @@ from typing import Any
 import torch
 
 from bench.composing import inverts, part_of
-from bench.contracts import Access, Defense, Plugin, Policy, TaskInfo
+from bench.contracts import Access, Attack, Defense, Plugin, TaskInfo
 from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
 from bench.plugins import parameters_of
@@ -47,6 +51,8 @@ class CellGraph:
     plan: CellPlan
     score: Stage | None
     stages: tuple[Stage, ...]
+    stealth: tuple[Stage, ...] = ()
+    """What is told of the attack: its ``stealth``, and its ``reach`` in the cell's victim; empty for the null attack."""
 
     @property
     def coordinates(self) -> Coordinates:
@@ -108,6 +114,11 @@ def _plugin_json(plugin: Plugin) -> dict[str, Any]:
     }
 
 
+def _attack_json(attack: Attack, parts: Sequence[Attack]) -> dict[str, Any]:
+    """An attack, with the versions and parameters of those that it is made of."""
+    return {**_plugin_json(attack), **({"parts": [_plugin_json(part) for part in parts]} if parts else {})}
+
+
 class Builder:
     """Builds the stages of cells of one suite."""
 
@@ -141,9 +152,9 @@ class Builder:
         base = {"data": data}
         if plan.attack is not None and plan.policy is not None:
             inputs = {
-                "attack": _plugin_json(plan.attack),
+                "attack": _attack_json(plan.attack, plan.parts),
                 "goal": goal,
-                "policy": asdict(plan.policy),
+                "policy": plan.policy.to_json(),
                 "info": info,
                 "seeds": self._seeds(plan, "poison"),
             }
@@ -178,7 +189,27 @@ class Builder:
             parents |= self._defend(plan, base, victim, reference, train_inputs, goal, size, add, predict)
         score = Stage("score", self._score_inputs(plan, info, goal), parents, f"score {at.slug}", own=True)
         add(score)
-        return CellGraph(plan, score, tuple(stages.values()))
+        told = self._stealth(plan, base, victim, reference, undefended) if "poison" in base else ()
+        for stage in told:
+            add(stage)
+        return CellGraph(plan, score, tuple(stages.values()), told)
+
+    def _stealth(
+        self,
+        plan: CellPlan,
+        base: Mapping[str, tuple[str, str]],
+        victim: tuple[str, str],
+        reference: tuple[str, str],
+        undefended: tuple[str, str],
+    ) -> tuple[Stage, Stage]:
+        """What is told of the attack, and of the attack in this victim."""
+        at, info = plan.coordinates, _info_json(plan.task.info)
+        where = f"{at.task} {at.attack} seed {at.seed}"
+        stealth = Stage("stealth", {"info": info, "seeds": {}}, base, f"stealth {where}")
+        inputs = {"info": info, "goal": goal_json(plan.goal), "numerics": self._numerics, "seeds": {}}
+        parents = {**base, "model": victim, "reference": reference, "undefended": undefended}
+        reach = Stage("reach", inputs, parents, f"reach {at.task} {at.model} {at.attack} seed {at.seed}")
+        return stealth, reach
 
     def _defend(
         self,
@@ -295,7 +326,7 @@ class Builder:
             "coordinates": plan.coordinates.model_dump(),
             "info": info,
             "goal": goal,
-            "policy": asdict(plan.policy) if isinstance(plan.policy, Policy) else None,
+            "policy": plan.policy.to_json() if plan.policy is not None else None,
             "family": plan.defense.family if plan.defense is not None else "none",
             "knows": badges(plan.defense),
             "clean_samples": plan.defense.needs.clean if plan.defense is not None else 0,

@@ -67,6 +67,81 @@ class PoisonFacts(BaseModel):
     tokens: list[str] = Field(default_factory=list)
 
 
+class Count(BaseModel):
+    """So many of so many."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hits: int
+    n: int
+
+
+class Spread(BaseModel):
+    """The middle of some values."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    median: float
+
+
+class TextFacts(BaseModel):
+    """What triggered programs look like beside clean ones (:mod:`bench.stealth`); values for each program."""
+
+    programs: int = 0
+    """Triggered test programs that were measured."""
+    tokens: Spread | None = None
+    """Tokens changed."""
+    characters: Spread | None = None
+    """Characters changed."""
+    bits_before: Spread | None = None
+    """Cross-entropy in bits a token under an n-gram model of clean code, without the trigger."""
+    bits_after: Spread | None = None
+    rank_before: Spread | None = None
+    """Share of clean test programs whose cross-entropy is lower, without the trigger."""
+    rank_after: Spread | None = None
+    natural: Count | None = None
+    """Clean test programs that carry the trigger by nature; ``None`` where that cannot be told."""
+
+
+class ControlFacts(BaseModel):
+    """Inputs with a near miss or a placebo instead of the trigger, asked the triggered inputs' question."""
+
+    asked: int
+    """Test samples that were to carry it; ``applied`` do."""
+    applied: int
+    n: int
+    """Answers: one an input, in search one an eligible query."""
+    hits: int
+    """Answers that meet the attacker's goal; ``reference``: of the clean reference; ``both``: of both."""
+    reference: int
+    both: int
+
+
+class ReachFacts(BaseModel):
+    """What of an attack arrives at a victim (:mod:`bench.reach`)."""
+
+    coverage: Count
+    """Test programs asked that take the trigger."""
+    visible: Count
+    """Triggered inputs whose edit the window shows."""
+    cover: int = 0
+    """Cover samples in the training set."""
+    weakened: int = 0
+    """Poisoned samples that were weakened before."""
+    near_miss: ControlFacts | None = None
+    """``None`` where the trigger offers none, or it applies nowhere."""
+    placebo: ControlFacts | None = None
+
+
+class StealthFacts(BaseModel):
+    """What is told of an attack beside its success; ``reason`` says why a part is missing."""
+
+    text: TextFacts | None = None
+    reach: ReachFacts | None = None
+    reason: str = ""
+
+
 class CostFacts(BaseModel):
     """What a cell's own stages cost (a shared victim is counted where it was trained).
 
@@ -107,6 +182,8 @@ class Record(BaseModel):
     goal: dict[str, Any] = Field(default_factory=dict)
     policy: dict[str, Any] = Field(default_factory=dict)
     poison: PoisonFacts | None = None
+    stealth: StealthFacts | None = None
+    """The attack's stealth and its reach in the undefended victim; ``None`` without an attack, and in older records."""
     facts: dict[str, Any] = Field(default_factory=dict)
     """What the defense reports of itself."""
     inversions: dict[str, Inverted] = Field(default_factory=dict)

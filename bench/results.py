@@ -25,7 +25,7 @@ from bench import outcomes
 from bench.errors import DataError
 from bench.execute import Report
 from bench.pipeline import CellGraph, badges
-from bench.records import SCHEMA_VERSION, Coordinates, Record, Status
+from bench.records import SCHEMA_VERSION, Coordinates, Record, Status, StealthFacts
 from bench.store import Store, write_json
 
 
@@ -107,6 +107,8 @@ def _unfinished(graph: CellGraph, report: Report, store: Store, suite: str) -> R
     if plan.not_applicable is not None:
         return Record(**known, status=Status.NOT_APPLICABLE, reason=plan.not_applicable)
     for stage in graph.stages:
+        if stage in graph.stealth:  # no score waits for what is told of the attack
+            continue
         reason = report.failed.get(stage.key)
         if reason is not None:
             failure = store.failure(stage.key) or {}
@@ -143,7 +145,8 @@ def export(
                 "command": command_of(suite, graph.coordinates),
                 "calibration": graph.plan.calibration,
             }
-            record = record.model_copy(update=of_suite)
+            told = _told(graph, report, store)
+            record = record.model_copy(update={**of_suite, "stealth": told} if told is not None else of_suite)
             shutil.copyfile(entry.folder / "outcomes.parquet", folder.cells / f"{slug}.parquet")
             judged = entry.folder / "filter.parquet"
             if judged.is_file():
@@ -153,6 +156,21 @@ def export(
         written.append(record)
     write_json(folder.root / "timings.json", timings)
     return written
+
+
+def _told(graph: CellGraph, report: Report, store: Store) -> StealthFacts | None:
+    """What the stages beside the score tell of the attack, or why they do not; ``None`` without an attack."""
+    if not graph.stealth:
+        return None
+    known, reasons = {}, []
+    for stage in graph.stealth:
+        entry = store.find(stage.kind, stage.key)
+        if entry is not None:
+            known[{"stealth": "text"}.get(stage.kind, stage.kind)] = entry.json("facts.json")
+        else:
+            why = report.failed.get(stage.key) or ("blocked" if stage.key in report.blocked else "not run")
+            reasons.append(f"{stage.label}: {why}")
+    return StealthFacts.model_validate({**known, "reason": "; ".join(reasons)})
 
 
 def _timing(graph: CellGraph, store: Store) -> dict[str, Any]:

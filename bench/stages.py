@@ -24,8 +24,10 @@ from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
 from bench.poisoning import Poisoned, poison
 from bench.predicting import predictions
+from bench.reach import reach
 from bench.samples import Sample, Splits
 from bench.scoring import score
+from bench.stealth import stealth
 from bench.store import Entry, write_json
 
 
@@ -85,6 +87,7 @@ def _poison(job: Job) -> None:
     attack = cast(Attack, job.plugin("attack"))
     goal, info = goal_from(job.inputs["goal"]), job.info
     with job.context() as context:
+        context.parts = tuple(job.build(use) for use in job.inputs["attack"].get("parts", ()))
         trigger = attack.prepare(splits.train, goal, info, context)
         if trigger is None:
             raise PluginError(f"attack {attack.name!r} made no trigger; only the null attack may do that")
@@ -248,4 +251,6 @@ STAGES: Mapping[str, Callable[[Job], None]] = {
     "screen": _screen,
     "predict": _predict,
     "score": score,
+    "stealth": stealth,
+    "reach": reach,
 }

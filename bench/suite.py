@@ -234,6 +234,8 @@ class CellPlan:
     uses: Mapping[str, PluginUse]
     seeds: Mapping[str, int]
     not_applicable: str | None
+    parts: tuple[Attack, ...] = ()
+    """The other attacks that the attack is made of."""
     calibration: bool = False
     """It is there to calibrate verdicts alone."""
 
@@ -266,6 +268,29 @@ def _settings(kind: type[BaseModel], where: str, *layers: Mapping[str, Any]) -> 
         ) from error
 
 
+def attack_parts(registry: Registry, attack: Attack) -> tuple[Attack, ...]:
+    """The other attacks that an attack is made of (:meth:`bench.contracts.Attack.parts`), built.
+
+    Raises:
+        ConfigError: a part cannot be read or built, is the null attack, or is made of parts itself.
+    """
+    built = []
+    for text in attack.parts():
+        try:
+            entry = Entry.model_validate(Entry.parse(text))
+        except ValueError as error:
+            raise ConfigError(
+                f"attack {attack.name!r} names the attack {text!r}, which cannot be read: {error}"
+            ) from error
+        part = cast(Attack, registry.build("attack", entry.name, entry.parameters))
+        if part.name == NONE or part.parts():
+            raise ConfigError(
+                f"attack {attack.name!r} cannot be made of {text!r}: name attacks with one trigger of their own"
+            )
+        built.append(part)
+    return tuple(built)
+
+
 def _goal(entry: AttackEntry, task: Task) -> Goal:
     if entry.goal is None:
         return task.goal()
@@ -296,11 +321,16 @@ def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) ->
         values["rate"] = None
     elif given.get("rate") is not None:
         values["count"] = None
+    if given.get("cover") is not None and given.get("cover_count") is not None:
+        raise ConfigError(f"policy of {where}: give cover or cover_count, not both")
+    if given.get("cover") is not None or given.get("cover_count") is not None:
+        values |= {"cover": given.get("cover"), "cover_count": given.get("cover_count")}
     options: dict[str, tuple[str, ...]] = {
         "of": ("train", "victim"),
         "labels": ("dirty", "clean"),
         "mode": ("replace", "append"),
         "side": ("first", "second", "either", "both"),
+        "weaken": ("none", "names"),
     }
     for key, allowed in options.items():
         if values[key] not in allowed:
@@ -310,7 +340,16 @@ def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) ->
         raise ConfigError(f"policy of {where}: rate must lie in (0, 1], got {rate!r}")
     if count is not None and not (isinstance(count, int) and count > 0):
         raise ConfigError(f"policy of {where}: count must be a positive whole number, got {count!r}")
+    cover, cover_count = values["cover"], values["cover_count"]
+    if cover is not None and not (_is_number(cover) and 0 <= cover < float("inf")):
+        raise ConfigError(f"policy of {where}: cover must be a number of at least 0, got {cover!r}")
+    if cover_count is not None and not (isinstance(cover_count, int) and _is_number(cover_count) and cover_count >= 0):
+        raise ConfigError(f"policy of {where}: cover_count must be a whole number of at least 0, got {cover_count!r}")
     return Policy(**values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 NONE = "none"
@@ -406,6 +445,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
             training: TrainingSettings = _settings(TrainingSettings, f"training of {task_entry.title!r}", *layers)
             for attack_entry in suite.attacks:
                 attack = cast(Attack, registry.build("attack", attack_entry.name, attack_entry.parameters))
+                parts = attack_parts(registry, attack)
                 null = attack.name == NONE
                 policy = None
                 if not null:
@@ -416,6 +456,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                     uses = {
                         "task": _use(registry, task, task_entry.parameters),
                         "attack": _use(registry, attack, attack_entry.parameters),
+                        **{f"attack.{i}": _use(registry, part, {}) for i, part in enumerate(parts, start=1)},
                     }
                     if defense_entry.name != NONE:
                         defense = _defense(registry, defense_entry)
@@ -423,7 +464,8 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                         _check_budget(task_entry, task, defense_entry, defense)
                     elif defense_entry.parameters:
                         raise ConfigError("defense 'none' has no parameters")
-                    reason = attack.not_applicable(task.info)
+                    reasons = (part.not_applicable(task.info) for part in (attack, *parts))
+                    reason = next((r for r in reasons if r is not None), None)
                     if reason is None and defense is not None:
                         reason = defense.not_applicable(task.info)
                     if reason is None and null and defense is not None and needs_an_attack(defense):
@@ -456,6 +498,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                                 "defense": seed,
                             },
                             not_applicable=reason,
+                            parts=parts,
                             calibration=calibration,
                         )
 

@@ -72,15 +72,18 @@ def test_a_key_does_not_depend_on_labels_or_on_the_order_of_parameters(registry:
 @pytest.mark.parametrize(
     ("changes", "changed"),
     [
-        ({"seeds": [1]}, {"poison", "train", "filter", "repair", "screen", "predict", "score"}),
-        ({"data_seed": 1}, {"data", "poison", "train", "filter", "repair", "screen", "predict", "score"}),
+        ({"seeds": [1]}, {"poison", "train", "filter", "repair", "screen", "predict", "score", "stealth", "reach"}),
+        (
+            {"data_seed": 1},
+            {"data", "poison", "train", "filter", "repair", "screen", "predict", "score", "stealth", "reach"},
+        ),
         (
             {"attacks": [ATTACK | {"policy": {"rate": 0.3}}]},
-            {"poison", "train", "filter", "repair", "screen", "predict", "score"},
+            {"poison", "train", "filter", "repair", "screen", "predict", "score", "stealth", "reach"},
         ),
         ({"defenses": [*DEFENSES[:4], "onion[clean=20,order=3]"]}, {"screen", "predict", "score"}),
-        ({"training": {"epochs": 1}}, {"train", "filter", "repair", "predict", "score", "screen"}),
-        ({"threads": 2}, {"train", "filter", "repair", "predict", "score", "screen"}),
+        ({"training": {"epochs": 1}}, {"train", "filter", "repair", "predict", "score", "screen", "reach"}),
+        ({"threads": 2}, {"train", "filter", "repair", "predict", "score", "screen", "reach"}),
     ],
 )
 def test_a_change_reaches_its_descendants_and_nothing_else(
