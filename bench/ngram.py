@@ -177,32 +177,44 @@ class NgramModel:
         return float(np.exp(-self.log_probabilities(tokens).mean()))
 
     def log_probability_without_each(self, tokens: Sequence[str]) -> Floats:
-        """Log-probability of the whole sentence (end mark included) with token i deleted, for every i; shape (n,).
+        """Log-probability of the whole sentence (end mark included) with token i deleted, for every i; shape (n,)."""
+        return self.deletions([tokens])[1]
 
-        Deleting token i changes only the ``order - 1`` predictions after it, so all n deletions together cost at most
-        ``order`` times one pass, where scoring each shortened sentence anew costs n passes.
+    def deletions(self, sentences: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
+        """Log-probabilities of whole sentences (end marks included): as they are, and with each of their tokens deleted.
+
+        Deleting a token changes only the ``order - 1`` predictions after it, so all n deletions of a sentence together cost at
+        most ``order`` times one pass, where scoring each shortened sentence anew costs n passes.
+
+        Returns:
+            (shape (len(sentences),), shape (all tokens of all sentences,) in their order).
         """
-        n, order = len(tokens), self.order
-        if not n:
-            return np.zeros(0)
-        padded = _padded(self.encode(tokens), order)
-        terms = np.log(self.probabilities(_windows(padded, order)))
+        order = self.order
+        lengths = np.array([len(tokens) for tokens in sentences], dtype=np.int64)
+        if not len(lengths):
+            return np.zeros(0), np.zeros(0)
+        padded = np.concatenate([_padded(self.encode(tokens), order) for tokens in sentences])
+        # Each sentence is predicted in lengths + 1 terms; token j of the sentence that begins at s stands at s + order - 1 + j.
+        starts = np.cumsum(lengths + order) - (lengths + order)
+        first_terms = np.cumsum(lengths + 1) - (lengths + 1)
+        term_of = np.repeat(np.arange(len(lengths)), lengths + 1)
+        ends = starts[term_of] + np.arange(len(term_of)) - first_terms[term_of] + order - 1
+        terms = np.log(self.probabilities(padded[ends[:, None] + np.arange(1 - order, 1)]))
+        totals = np.add.reduceat(terms, first_terms)
         running = np.concatenate([[0.0], np.cumsum(terms)])
-        deleted = np.arange(n)
-        # Of the n + 1 terms, deletion i drops its own and replaces those up to `last` (the end mark's is number n).
-        last = np.minimum(deleted + order - 1, n)
-        totals = running[-1] - (running[last + 1] - running[deleted])
-        if order == 1:
-            return np.asarray(totals, dtype=np.float64)
-        i, step = np.meshgrid(deleted, np.arange(1, order), indexing="ij")
-        i, step = i[i + step <= n], step[i + step <= n]
-        # In `padded`, token j stands at j + order - 1. The window that predicts token i + step has its order - 1 older
-        # words at i + step - 1 … i + step + order - 2 with i deleted, hence one place further back up to the deletion.
-        offsets = np.arange(order)
-        place = (i + step)[:, None] + offsets[None, :] - 1
-        place += place >= (i + order - 1)[:, None]
-        replaced = np.log(self.probabilities(padded[place]))
-        return np.asarray(totals + np.bincount(i, weights=replaced, minlength=n), dtype=np.float64)
+        of = np.repeat(np.arange(len(lengths)), lengths)
+        index = np.arange(len(of)) - (np.cumsum(lengths) - lengths)[of]
+        # Deletion drops its own term and replaces those up to `last` (the end mark's is number `lengths`).
+        last = np.minimum(index + order - 1, lengths[of])
+        without = totals[of] - (running[first_terms[of] + last + 1] - running[first_terms[of] + index])
+        for step in range(1, order):
+            rows = np.flatnonzero(index + step <= lengths[of])
+            deleted = starts[of[rows]] + index[rows] + order - 1
+            # The window that predicts the token `step` after the deleted one reaches one place further back past it.
+            back = np.arange(1 - order, 1)
+            place = (deleted + step)[:, None] + np.where(back + step <= 0, back - 1, back)
+            without[rows] += np.log(self.probabilities(padded[place]))
+        return totals, np.asarray(without, dtype=np.float64)
 
     def perplexity_without_each(self, tokens: Sequence[str]) -> Floats:
         """Perplexity of the sentence with token i deleted, for every i (over its n - 1 words and the end mark); shape (n,)."""
