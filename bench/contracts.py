@@ -303,6 +303,15 @@ class Attack(Plugin):
         """The policy used where a suite states none: the paper's."""
         return Policy(rate=1.0 if task.kind is TaskKind.SEARCH else 0.05)
 
+    @property
+    def surrogate(self) -> bool:
+        """Does :meth:`prepare` train or run a model?
+
+        It then finds a trainer at ``context.trainer`` (no validation data; train on the seed axis ``poison``), runs on the
+        suite's device, and what the numbers of a model depend on stands in the result's key.
+        """
+        return False
+
     def parts(self) -> tuple[str, ...]:
         """Other attacks that this one is made of, as a suite names them (``badcode[variant=mixed]``).
 
