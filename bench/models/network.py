@@ -72,6 +72,20 @@ class CodeNetwork(nn.Module):
 
         For an encoder-decoder these are the decoder's (fed with the input shifted right), as its published classifiers do.
         """
+        if layer != -1:
+            return self.layers(tokens)[layer]
+        return cast(Tensor, self.encoder(**self._inputs(tokens)).last_hidden_state)
+
+    def layers(self, tokens: Tokens) -> tuple[Tensor, ...]:
+        """Token vectors (n, L, d) of every layer, as :meth:`hidden_states` numbers them."""
+        output = self.encoder(**self._inputs(tokens), output_hidden_states=True)
+        return cast(tuple[Tensor, ...], output.decoder_hidden_states if self._decodes else output.hidden_states)
+
+    @property
+    def _decodes(self) -> bool:
+        return bool(self.encoder.config.is_encoder_decoder) and _has_decoder(self.encoder)
+
+    def _inputs(self, tokens: Tokens) -> dict[str, Any]:
         config = self.encoder.config
         inputs: dict[str, Any] = {"attention_mask": tokens.mask}
         if tokens.embeds is None:
@@ -81,8 +95,7 @@ class CodeNetwork(nn.Module):
         if config.model_type in OFFSET_POSITIONS:
             positions = tokens.mask.cumsum(1) * tokens.mask + int(config.pad_token_id)
             inputs["position_ids"] = positions
-        decodes = bool(config.is_encoder_decoder) and _has_decoder(self.encoder)
-        if decodes:
+        if self._decodes:
             inputs["decoder_attention_mask"] = tokens.mask
             inputs["use_cache"] = False
             start = torch.full_like(tokens.ids[:, :1], int(config.decoder_start_token_id or config.pad_token_id or 0))
@@ -90,11 +103,7 @@ class CodeNetwork(nn.Module):
                 inputs["decoder_input_ids"] = torch.cat([start, tokens.ids[:, :-1]], dim=1)
             else:
                 inputs["decoder_inputs_embeds"] = torch.cat([self.embedding(start), tokens.embeds[:, :-1]], dim=1)
-        if layer == -1:
-            return cast(Tensor, self.encoder(**inputs).last_hidden_state)
-        output = self.encoder(**inputs, output_hidden_states=True)
-        states = output.decoder_hidden_states if decodes else output.hidden_states
-        return cast(Tensor, states[layer])
+        return inputs
 
     def pool(self, states: Tensor, mask: Tensor, pooling: Literal["first", "mean", "last"] | None = None) -> Tensor:
         """(n, L, d) -> (n, d), over the real tokens."""

@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -24,7 +25,7 @@ from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
 from bench.models.network import CodeNetwork
 from bench.models.settings import TrainingSettings
-from bench.models.tokens import pad
+from bench.models.tokens import Tokens, pad
 from bench.samples import Sample
 
 Objective = Callable[[Tensor, Tensor, float, Sequence[str]], Tensor]
@@ -33,6 +34,16 @@ Objective = Callable[[Tensor, Tensor, float, Sequence[str]], Tensor]
 Per-sample weights and schedules are functions of the ids and the progress, which counts epochs done: 0.0 at the first step.
 For code search the logits are the scaled in-batch similarities (n queries, n programs) and the labels 0 … n-1.
 """
+
+Step = Callable[[CodeNetwork, Sequence[Tokens], Callable[[Tensor], Tensor]], Tensor]
+"""(network in training, the sides of a batch, objective of the network's outputs) -> scalar loss.
+
+What a step minimises, for methods that need more of the network than its outputs. ``objective(network(*sides))`` is the plain
+step. One pass forward and back is counted for each step; whoever makes more counts them (``context.cost``).
+"""
+
+Trained = Literal["all", "head", "embedding"]
+"""Which parameters a fit trains: all of them, the head alone, or the table of input embeddings alone."""
 
 FRESH_RATE = 5e-4
 PRETRAINED_RATE = 5e-5
@@ -67,10 +78,11 @@ class Trainer:
         *,
         axis: str,
         objective: Objective | None = None,
+        step: Step | None = None,
         epochs: int | None = None,
         learning_rate: float | None = None,
         batch_size: int | None = None,
-        parameters: Literal["all", "head"] = "all",
+        parameters: Trained = "all",
         select_best: bool = True,
     ) -> WhiteBox:
         """Train a copy of ``model`` and return it; ``model`` itself stays as it was.
@@ -83,10 +95,11 @@ class Trainer:
             samples: the training data.
             axis: seed axis of the order of the samples and of dropout.
             objective: the loss; cross-entropy by default.
+            step: what a step minimises where that is more than the objective of the network's outputs.
             epochs: instead of the settings'.
             learning_rate: instead of the settings'.
             batch_size: instead of the settings'.
-            parameters: ``head`` trains the head and freezes the encoder.
+            parameters: ``head`` trains the head and freezes the encoder; ``embedding`` trains the input embeddings alone.
             select_best: return the epoch that is best on the validation data by the task's metric (the first among equals)
                 instead of the last one; without validation data it is the last.
 
@@ -119,7 +132,13 @@ class Trainer:
                 callbacks=[best, _Progress(self._context)],
             )
             loop.lend(
-                trained, batches, objective or cross_entropy, self.settings.scale, seed, backward=parameters == "all"
+                trained,
+                batches,
+                objective or cross_entropy,
+                step or _plain,
+                self.settings.scale,
+                seed,
+                backward=parameters != "head",
             )
             loop.train()
         best.restore()
@@ -128,6 +147,18 @@ class Trainer:
         trained.network.zero_grad(set_to_none=True)
         trained.network.to(trained.device).eval()
         return trained
+
+    def batches(self, model: WhiteBox, samples: Sequence[Sample], batch_size: int | None = None) -> Batches:
+        """Labelled samples as batches, for methods with a loop of their own.
+
+        Raises:
+            DataError: as :meth:`fit`.
+        """
+        return Batches(model, samples, batch_size or self.settings.batch_size)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy of what ``network(*batch.sides)`` gave, as in training (code search: of the scaled cosines)."""
+        return functional.cross_entropy(outputs if batch.classes else outputs * self.settings.scale, batch.labels)
 
     def learning_rate(self, model: WhiteBox) -> float:
         """The peak learning rate of a fit where none is given."""
@@ -186,6 +217,42 @@ def _metric(model: WhiteBox, samples: Sequence[Sample]) -> float:
     hits = int(((predicted == 1) & (labels == 1)).sum())
     claims = int((predicted == 1).sum()) + int((labels == 1).sum())
     return 2 * hits / claims if claims else 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Labelled samples as a network takes them.
+
+    Attributes:
+        sides: the programs of a sample, or its query and its program; on the model's device.
+        labels: long, (n,): classes, or 0 … n-1 for code search (each query's own program).
+        classes: the labels are classes; false for code search.
+    """
+
+    sides: tuple[Tokens, ...]
+    labels: Tensor
+    classes: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one pass, padding included."""
+        return sum(side.ids.numel() for side in self.sides)
+
+
+class Batches:
+    """Labelled samples, tokenised once."""
+
+    def __init__(self, model: WhiteBox, samples: Sequence[Sample], batch_size: int) -> None:
+        self._data = _Batches(model, samples)
+        self._size, self._device = batch_size, model.device
+
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Every sample once, in a new order: batches of similar length in random order, as in training."""
+        order = list(_ByLength(self._data.lengths, self._size, generator))
+        for start in range(0, len(order), self._size):
+            made = self._data.collate(order[start : start + self._size])
+            sides = tuple(side.to(self._device) for side in made["sides"])
+            yield Batch(sides, made["labels"].to(self._device), not self._data.search)
 
 
 class _Batches(Dataset[int]):
@@ -266,10 +333,18 @@ class _Loop(transformers.Trainer):
     """The Trainer of ``transformers`` with the harness's order of samples, loss and counters."""
 
     def lend(
-        self, handle: WhiteBox, batches: _Batches, objective: Objective, scale: float, seed: int, *, backward: bool
+        self,
+        handle: WhiteBox,
+        batches: _Batches,
+        objective: Objective,
+        step: Step,
+        scale: float,
+        seed: int,
+        *,
+        backward: bool,
     ) -> None:
         self.remove_callback(PrinterCallback)
-        self._handle, self._batches, self._objective, self._scale = handle, batches, objective, scale
+        self._handle, self._batches, self._objective, self._step, self._scale = handle, batches, objective, step, scale
         self._order = torch.Generator().manual_seed(seed)
         self._backward = backward
         self._judge = next(c for c in self.callback_handler.callbacks if isinstance(c, _BestEpoch))
@@ -283,17 +358,19 @@ class _Loop(transformers.Trainer):
         network = cast(CodeNetwork, model)
         device = network.embedding.weight.device
         sides = [side.to(device) for side in inputs["sides"]]
-        logits = network(*sides)
-        if self._batches.search:
-            logits = logits * self._scale
         ids = [self._batches.ids[i] for i in inputs["index"]]
-        loss = self._objective(logits, inputs["labels"].to(device), float(self.state.epoch or 0.0), ids)
+
+        def objective(outputs: Tensor) -> Tensor:
+            logits = outputs * self._scale if self._batches.search else outputs
+            return self._objective(logits, inputs["labels"].to(device), float(self.state.epoch or 0.0), ids)
+
+        loss = self._step(network, sides, objective)
         tokens = sum(side.ids.numel() for side in sides)
         self._handle.cost.forward(tokens)
         if self._backward:
             self._handle.cost.backward(tokens)
         self._judge.losses.append(loss.detach())
-        return (loss, logits) if return_outputs else loss
+        return (loss, None) if return_outputs else loss
 
 
 class _BestEpoch(TrainerCallback):
@@ -348,13 +425,18 @@ class _Progress(TrainerCallback):
         next(self._steps, None)
 
 
-def _freeze(network: CodeNetwork, parameters: Literal["all", "head"]) -> list[nn.Parameter]:
+def _plain(network: CodeNetwork, sides: Sequence[Tokens], objective: Callable[[Tensor], Tensor]) -> Tensor:
+    return objective(network(*sides))
+
+
+def _freeze(network: CodeNetwork, parameters: Trained) -> list[nn.Parameter]:
     if parameters == "all":
         return []
-    head = {id(p) for p in network.head_parameters()}
-    if not head:
+    kept = network.head_parameters() if parameters == "head" else [network.embedding.weight]
+    if not kept:
         raise ConfigError("parameters='head' needs a head, and a code search model has none; train all parameters")
-    frozen = [p for p in network.parameters() if p.requires_grad and id(p) not in head]
+    trained = {id(p) for p in kept}
+    frozen = [p for p in network.parameters() if p.requires_grad and id(p) not in trained]
     for parameter in frozen:
         parameter.requires_grad_(False)
     return frozen
