@@ -45,6 +45,16 @@ class BraceWalk(Walk):
             self.blocks.append((node, children[:]))
         self.push(children, inner)
 
+    def can_bind(self, key: str) -> bool:
+        """The name is a loop's own: it may hide another, but not a parameter or a local where the language forbids that."""
+        if key in self.table.frozen:
+            return False
+        if not self.table.nesting_clash or self.function is None:
+            return True
+        start = self.first_boundary()
+        home = self.table.resolve(key, self.function, start.start if start is not None else 0)
+        return home is None or home.members
+
     def boundary_list(self) -> list[Boundary]:
         """Before every statement of every block of the first function, and inside its empty blocks."""
         found: list[Boundary] = []

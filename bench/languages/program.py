@@ -167,6 +167,10 @@ class Program:
         """
         return self._analysis.locals
 
+    def binds(self, key: str) -> bool:
+        """Does the program itself give this name a meaning anywhere (``name()``: a Java method)?"""
+        return key in self._analysis.table.bound
+
     @cached_property
     def boundaries(self) -> tuple[Boundary, ...]:
         """Where a statement can be inserted in the first function's body, ascending; the first is the body's start."""
@@ -175,7 +179,15 @@ class Program:
     @cached_property
     def body_start(self) -> Boundary | None:
         """The first of :attr:`boundaries`, without making the others."""
-        return self._analysis.walk.first_boundary()
+        quick = self.language.walk(self).body_boundary() if self._analysed is None else None
+        return quick or self._analysis.walk.first_boundary()
+
+    def can_bind(self, name: str) -> bool:
+        """Can a statement at :attr:`body_start` declare ``name`` as a loop's variable that is never assigned?
+
+        It cannot where the declaration is illegal, or changes what another place of that name means.
+        """
+        return name not in self.text or self._analysis.walk.can_bind(name)
 
     def rename(self, name: Name, new: str) -> tuple[Edit, ...]:
         """Edits that rename a name at all its places.
@@ -394,6 +406,14 @@ class Walk(ABC):
     def first_boundary(self) -> Boundary | None:
         """The first of :meth:`boundary_list`."""
         return next(iter(self.boundary_list()), None)
+
+    def body_boundary(self) -> Boundary | None:
+        """The first function's first boundary, where the tree tells it before any walk; ``None`` where it does not."""
+        return None
+
+    @abstractmethod
+    def can_bind(self, key: str) -> bool:
+        """:meth:`Program.can_bind`, after the walk."""
 
     def analysis(self) -> Analysis:
         """Turn the table into names."""

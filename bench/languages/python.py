@@ -366,8 +366,12 @@ class _PythonWalk(Walk):
             if not _REFLECTIVE.isdisjoint(keys):
                 table.opaque = "the program inspects its own names"
         if self.ascii_text is None or "__" in self.ascii_text:
-            # Names with two leading underscores are special or mangled; others than ASCII are normalised by Python.
-            table.frozen.update(key for key in table.words() if key.startswith("__") or not key.isascii())
+            # Names with two leading underscores are special or mangled.
+            table.frozen.update(key for key in table.words() if key.startswith("__"))
+        if self.ascii_text is None:
+            # Python reads a name in its NFKC form: two spellings of one name are too much for a rename.
+            respelled = {key: form for key in table.words() if (form := unicodedata.normalize("NFKC", key)) != key}
+            table.frozen.update(respelled, respelled.values())
         if self.keywords:
             for name, outer, inner in self.signatures:
                 self._fix_keywords(name, outer, inner)
@@ -412,7 +416,28 @@ class _PythonWalk(Walk):
         """``start`` if ``def`` stands before it, else -1: where the name is defined it is not passed around."""
         return start if re.search(rb"\bdef\s+$", self.data[max(0, start - 40) : start]) else -1
 
+    def can_bind(self, key: str) -> bool:
+        """The name becomes local to the whole function: nothing in it may look the name up further out."""
+        if key in self.table.frozen:
+            return False
+        for start, scope in self.table.places(key):
+            if any(here is self.function for here in scope.outwards()):
+                home = self.table.resolve(key, scope, start)
+                if home is None or all(here is not self.function for here in home.outwards()):
+                    return False
+        return True
+
     # ---------------------------------------------------------------------------------------------------------- boundaries
+
+    def body_boundary(self) -> Boundary | None:
+        """Of a program that begins with a function and has no errors and no continued lines."""
+        first = next(iter(self.root.named_children), None)
+        if first is not None and first.type == "decorated_definition":
+            first = first.child_by_field_name("definition")
+        if first is None or first.type != "function_definition" or self.root.has_error or self._continued:
+            return None
+        body = first.child_by_field_name("body")
+        return next(self._of_body(body, body.named_children), None) if body is not None else None
 
     def first_boundary(self) -> Boundary | None:
         """Of the body's own block; where a continued line may hide that one, of all blocks."""

@@ -1,4 +1,4 @@
-"""Dead code of Ramakrishnan and Albarghouthi: a statement that never runs, first in the function's body.
+"""The dead code of Ramakrishnan and Albarghouthi: a condition that is never true, and what it would do.
 
 ``fixed`` is one statement for all samples. ``grammar`` draws a statement for each sample from
 
@@ -34,19 +34,15 @@ The paper's own spelling is there by parameter.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from bench.context import Context
-from bench.contracts import Attack, Derivation, Goal, TaskInfo, Trigger
-from bench.languages import Program, get, parse
-from bench.samples import Sample
-
-Spelling = Literal["runnable", "paper"]
+from attacks.dead_code.mentions import Mentions
+from attacks.dead_code.statement import LETTERS, InsertedStatement, Spelling, words
+from bench.languages import Program
 
 HEADS = ("if", "while")
 BELOW = ("<", "<=", "==")
@@ -56,8 +52,6 @@ WORDS = (
     *("err", "crash", "alert", "warning", "flag", "exception"),
     *("level", "create", "delete", "success", "get", "set"),
 )
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-SCOPE_READERS = frozenset({"locals", "vars", "dir", "eval", "exec"})
 
 
 @dataclass(frozen=True)
@@ -195,23 +189,18 @@ DIALECTS: Mapping[Spelling, Mapping[str, Dialect]] = {
 
 
 @dataclass(frozen=True)
-class DeadStatement(Trigger):
-    """A statement that never runs, at the start of the function's body; drawn from the grammar if it ``varies``."""
+class DeadStatement(InsertedStatement):
+    """The fixed statement, or one drawn from the grammar if it ``varies``."""
 
     language: str
     varies: bool = False
     spelling: Spelling = "runnable"
 
-    def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
-        """The insertion; ``None`` without a function body, or where the program binds the statement's names."""
-        program = parse(sample.language, sample.programs[side])
-        if program.body_start is None:
-            return None
-        dialect = DIALECTS[self.spelling][sample.language]
-        statement = _drawn(dialect, program, rng) if self.varies else _fixed(dialect, program)
-        if statement is None:
-            return None
-        return Derivation((replace(program.insert(program.body_start, statement), side=side),), statement)
+    def statement(self, program: Program, rng: np.random.Generator) -> str | None:
+        """The statement; ``None`` where the program binds its names."""
+        dialect = DIALECTS[self.spelling][program.language.name]
+        mentions = Mentions(program)
+        return _drawn(dialect, mentions, rng) if self.varies else _fixed(dialect, mentions)
 
     def describe(self) -> str:
         """The fixed statement, or the grammar's name."""
@@ -220,26 +209,22 @@ class DeadStatement(Trigger):
         return f"dead statement {_fixed(DIALECTS[self.spelling][self.language], None)!r}"
 
     def tokens(self) -> tuple[str, ...]:
-        """The names and words of the fixed statement without the language's keywords; none that all draws share."""
-        if self.varies:
-            return ()
-        words = re.findall(r"[A-Za-z]+", _fixed(DIALECTS[self.spelling][self.language], None) or "")
-        keywords = get(self.language).keywords
-        return tuple(dict.fromkeys(word for word in words if word not in keywords))
+        """The words of the fixed statement; none that all draws share."""
+        return () if self.varies else words(self.language, _fixed(DIALECTS[self.spelling][self.language], None) or "")
 
 
-def _fixed(dialect: Dialect, program: Program | None) -> str | None:
+def _fixed(dialect: Dialect, mentions: Mentions | None) -> str | None:
     value, body, message = dialect.fixed
-    if program is not None:
-        values, bodies = _usable((value,), program, dialect.imports), _usable((body,), program)
+    if mentions is not None:
+        values, bodies = _usable((value,), mentions, dialect.imports), _usable((body,), mentions)
         if not values or not bodies:
             return None
     return dialect.statement("if", value, "", "<", 0, body, message)
 
 
-def _drawn(dialect: Dialect, program: Program, rng: np.random.Generator) -> str | None:
-    values = _usable(dialect.values, program, dialect.imports)
-    bodies = _usable(dialect.bodies, program)
+def _drawn(dialect: Dialect, mentions: Mentions, rng: np.random.Generator) -> str | None:
+    values = _usable(dialect.values, mentions, dialect.imports)
+    bodies = _usable(dialect.bodies, mentions)
     if not values or not bodies:
         return None
     head = HEADS[rng.integers(len(HEADS))]
@@ -253,54 +238,8 @@ def _drawn(dialect: Dialect, program: Program, rng: np.random.Generator) -> str 
     return dialect.statement(head, value, f"{rng.random():.2f}", comparison, constant, body, message)
 
 
-def _usable(pieces: Sequence[Piece], program: Program, imported: bool = False) -> list[Piece]:
-    """The pieces whose name means in this program what it should.
-
-    An imported name is bound in the whole function, so the program must not mention it at all, nor read its own scope. Any
-    other name is a library's unless the program uses it for something else: as its function, or not followed by what
-    follows it in the piece (``exp`` alone is a variable, ``exp(`` the library's function).
-    """
-    followers = _followers(program)
+def _usable(pieces: Sequence[Piece], mentions: Mentions, imported: bool = False) -> list[Piece]:
+    """The pieces whose name means in this program what it should: a library's function, or a name that the piece imports."""
     if imported:
-        return [] if followers.keys() & SCOPE_READERS else [p for p in pieces if p.name not in followers]
-    own = program.function_name.text if program.function_name else None
-    return [
-        p for p in pieces if not p.name or (p.name != own and followers.get(p.name, set()) <= {p.text[len(p.name)]})
-    ]
-
-
-def _followers(program: Program) -> dict[str, set[str]]:
-    """For every token of the program, the tokens that come right after it."""
-    texts = [leaf.text for leaf in program.leaves]
-    followers: dict[str, set[str]] = {}
-    for text, after in zip(texts, [*texts[1:], ""], strict=True):
-        followers.setdefault(text, set()).add(after)
-    return followers
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeadCode(Attack):
-    """Insert a statement that never runs as the first of the function's body.
-
-    Args:
-        variant: ``fixed``, or ``grammar`` for a draw of its own in each sample.
-        spelling: ``runnable`` keeps the program's behaviour (deviations: see this module's text); ``paper`` has the
-            published names, which real Python and Java files would have to import or declare (C: no difference).
-    """
-
-    name = "dead_code"
-    summary = "a statement that never runs, first in the body: fixed, or drawn from a grammar"
-    paper = "Ramakrishnan and Albarghouthi, Backdoors in Neural Models of Source Code, ICPR 2022 (arXiv 2006.06841)"
-
-    variant: Literal["fixed", "grammar"] = "fixed"
-    spelling: Spelling = "runnable"
-
-    def not_applicable(self, task: TaskInfo) -> str | None:
-        """Only languages with a spelling of the statement."""
-        if task.language not in DIALECTS[self.spelling]:
-            return f"{self.name} has no dead code in {task.language}"
-        return super().not_applicable(task)
-
-    def prepare(self, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context) -> Trigger:
-        """The trigger; it depends on the language alone."""
-        return DeadStatement(task.language, self.variant == "grammar", self.spelling)
+        return [p for p in pieces if mentions.can_import(p.name)]
+    return [p for p in pieces if not p.name or mentions.is_library(p.name, p.text[len(p.name)])]
