@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.board.attack_section import attack_section
 from bench.board.blocks import BlockSummary
 from bench.board.columns import (
     BLOCK_DEFINITIONS,
@@ -58,6 +59,7 @@ def to_markdown(board: Board) -> str:
         notes = list(_notes(rows))
         if notes:
             parts.append("\n".join(f"- {note}" for note in notes))
+    parts += attack_section(board)
     parts += verdict_section(board)
     if board.blocks:
         parts += ["## Across blocks", _block_table(board)]

@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from bench import stats
+from bench.board.attack_rows import AttackRow, attack_rows
 from bench.board.blocks import BlockSummary, summarise_blocks
 from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
 from bench.board.rounding import rounded, rounded_number
@@ -96,6 +97,8 @@ class Board(BaseModel):
     """The share of clean models that a verdict may convict."""
     detections: tuple[Detection, ...] = ()
     """Each inversion defense as a detector of backdoored models."""
+    attacks: tuple[AttackRow, ...] = ()
+    """What is told of each attack beside its success."""
 
     @property
     def few_seeds(self) -> bool:
@@ -139,6 +142,7 @@ def build_board(
         blocks=tuple(blocks),
         false_alarms=false_alarms,
         detections=detected,
+        attacks=attack_rows(records),
     )
 
 
