@@ -84,6 +84,7 @@ class Trainer:
         batch_size: int | None = None,
         parameters: Trained = "all",
         select_best: bool = True,
+        shown: Callable[[Sample], Sample] | None = None,
     ) -> WhiteBox:
         """Train a copy of ``model`` and return it; ``model`` itself stays as it was.
 
@@ -102,6 +103,7 @@ class Trainer:
             parameters: ``head`` trains the head and freezes the encoder; ``embedding`` trains the input embeddings alone.
             select_best: return the epoch that is best on the validation data by the task's metric (the first among equals)
                 instead of the last one; without validation data it is the last.
+            shown: what the model reads in place of a sample, in training and in validation alike.
 
         Raises:
             DataError: a sample lacks a label or query, its label is no class of the task, or it has the wrong number of programs.
@@ -112,13 +114,16 @@ class Trainer:
         batch_size = batch_size or self.settings.batch_size
         trained = model.copy()
         trained.cost = self._context.cost
+        valid = self._valid if select_best else ()
+        if shown is not None:
+            samples, valid = [shown(s) for s in samples], tuple(shown(s) for s in valid)
         batches = _Batches(trained, samples)
         if not samples or not epochs:
             return trained
         frozen = _freeze(trained.network, parameters)
         rate = learning_rate or self.learning_rate(model)
         seed = axis_seed(self._context.seeds, axis, "fit")
-        best = _BestEpoch(self, trained, self._valid if select_best else (), self.history)
+        best = _BestEpoch(self, trained, valid, self.history)
         self._context.scratch.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=self._context.scratch) as folder,
