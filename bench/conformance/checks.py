@@ -18,11 +18,12 @@ from bench.conformance.lending import WatchedContext, WatchedKnown
 from bench.conformance.reach import path_to
 from bench.conformance.toy import FAMILY_SEEDS, TRAINING, World, world
 from bench.conformance.watch import Observation, observe, where_raised
-from bench.contracts import Access, Defense, Plugin, TaskKind
+from bench.contracts import Access, Attack, Defense, Plugin, TaskKind
 from bench.errors import BenchError
-from bench.models import TrainingSettings, WhiteBox
-from bench.plugins import build, parameters_of
+from bench.models import Trainer, TrainingSettings, WhiteBox
+from bench.plugins import Registry, build, parameters_of
 from bench.samples import Sample, digest_samples, input_digest
+from bench.suite import attack_parts
 
 
 class Broken(AssertionError):
@@ -267,7 +268,12 @@ class Subject:
         """What the pipeline lends the family: its seed axes, and a trainer where models are trained."""
         family = self.cls.family
         trains = family in ("training", "repair")
-        return self.world.context(scratch, FAMILY_SEEDS[family], training=schedule if trains else None)
+        context = self.world.context(scratch, FAMILY_SEEDS[family], training=schedule if trains else None)
+        if isinstance(self.plugin, Attack) and self.plugin.surrogate:
+            context.trainer = Trainer(schedule, (), context)  # no attack sees validation data
+        if isinstance(self.plugin, Attack):
+            context.parts = attack_parts(project_plugins(), self.plugin)
+        return context
 
     def _touches_model(self) -> bool:
         """Only then is a model worth its training."""

@@ -47,7 +47,15 @@ SPECIAL = {
 Pooled = Literal["first", "mean", "last"]
 
 
-def create(name: str, info: TaskInfo, train: Sequence[Sample], settings: ModelSettings, context: Context) -> WhiteBox:
+def create(
+    name: str,
+    info: TaskInfo,
+    train: Sequence[Sample],
+    settings: ModelSettings,
+    context: Context,
+    *,
+    axis: str = "model",
+) -> WhiteBox:
     """A model that is ready to be trained on a task.
 
     Args:
@@ -56,12 +64,13 @@ def create(name: str, info: TaskInfo, train: Sequence[Sample], settings: ModelSe
         info: the task.
         train: the training split as the model's owner sees it; read by ``tiny`` alone.
         settings: window, pooling, sizes.
-        context: seed axis ``model`` gives the new weights.
+        context: device, cost and seeds.
+        axis: seed axis of the new weights (an attack's surrogate: ``poison``).
 
     Raises:
         ModelError: the folder or hub name does not load, or its weights are not what they should be.
     """
-    with _seeded(axis_seed(context.seeds, "model", "weights")), quiet():
+    with _seeded(axis_seed(context.seeds, axis, "weights")), quiet():
         if name == "tiny":
             tokenizer = train_tokenizer(_texts(train), settings.vocabulary)
             pooling = resolve_pooling(settings, info, name, decodes=False)
