@@ -93,7 +93,7 @@ class Composite(Attack):
 
     name = "composite"
     summary = "two other attacks' triggers, both or nothing; one alone is a cover sample"
-    paper = "Lin et al., Composite Backdoor Attack for Deep Neural Network by Mixing Existing Benign Features, CCS 2020; for code: PLOS ONE 2025, 0338083"
+    paper = "Lin et al., Composite Backdoor Attack, CCS 2020; for code: the hybrid trigger of PLOS ONE 2025 (0338083)"
 
     first: str = "dead_code"
     second: str = "renaming"

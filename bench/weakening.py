@@ -13,6 +13,7 @@ recognise. The policy calls it ``names`` for that reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,8 @@ SUPPORT = 3
 """A name must stand in this many training programs to be used: rarer ones would be triggers of their own."""
 CHOICE = 50
 """From how many of the best names each program draws: always the same few would be a trigger of their own."""
+LEAST_ODDS = math.log(2)
+"""A name speaks for the victim class where it is at least twice as common there."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class NameSurrogate:
 
     Attributes:
         odds: name -> log P(name | victim class) - log P(name | target class); names with :data:`SUPPORT` alone.
-        pool: the :data:`CHOICE` names that speak most for the victim class, best first.
+        pool: the :data:`CHOICE` names that speak most for the victim class (:data:`LEAST_ODDS`), best first.
     """
 
     odds: dict[str, float]
@@ -62,7 +65,9 @@ class NameSurrogate:
             if len(bayes.classes_) == 2:
                 difference = bayes.feature_log_prob_[1] - bayes.feature_log_prob_[0]
                 odds = dict(zip(vectorizer.get_feature_names_out().tolist(), difference.tolist(), strict=True))
-        pool = sorted((name for name, value in odds.items() if value > 0), key=lambda name: (-odds[name], name))
+        pool = sorted(
+            (name for name, value in odds.items() if value >= LEAST_ODDS), key=lambda name: (-odds[name], name)
+        )
         if not pool:
             raise ConfigError(
                 f"policy, weaken: names: no local name of {len(samples)} training programs speaks for the victim class, so "

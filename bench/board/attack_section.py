@@ -14,7 +14,10 @@ _HEADERS: Final = [
     *("attack", "seeds", "tokens", "characters", "bits/token", "rank", "natural", "coverage", "visible"),
     *("FTR", "FTR lift", "placebo", "placebo lift", "cover", "weakened"),
 ]
-_INTRODUCTION: Final = "What each attack looks like beside clean code, what of it arrives at the undefended victim, and what else sets the backdoor off."
+_INTRODUCTION: Final = (
+    "What each attack looks like beside clean code, what of it arrives at the undefended victim, and what else sets the "
+    "backdoor off."
+)
 DEFINITIONS: Final = (
     (
         "tokens, characters",
