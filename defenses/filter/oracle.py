@@ -14,8 +14,8 @@ from bench.contracts import Filter, Known, Needs, Suspicion, TaskInfo
 class OracleFilter(Filter):
     """Removes exactly the poisoned samples.
 
-    It bounds training rules and repairs too: the model trained on what is left was never poisoned, which is why those two
-    families have no oracle of their own.
+    It bounds training rules and repairs too: the model trained on what is left was never poisoned. That is why training rules have no
+    oracle of their own, and why ``repair/oracle`` is no bound.
     """
 
     name = "oracle"

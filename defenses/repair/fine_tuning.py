@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import Access, Known, Needs, Repair, Repaired, TaskInfo
-from bench.errors import PluginError
+from defenses.tuning.exam import sound, trainer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class FineTuning(Repair):
     Source: the vanilla fine-tuning (FT) baseline of BackdoorBench (Wu et al., NeurIPS 2022), there with 5 % of the training
     data. What is a port: AdamW at the rate that the victim itself was trained with, for a few epochs, instead of SGD for
     100, through the harness's trainer. No checkpoint is chosen on validation data, which a defender is not given: the last
-    one counts.
+    one counts. Every part of the budget is a parameter, so that a suite can draw its curve (``clean`` of 10, 50, 100 … samples).
 
     Attributes:
         clean: number of clean labelled samples (stratified by class).
@@ -43,10 +43,13 @@ class FineTuning(Repair):
         return Needs(clean=self.clean, model=Access.WEIGHTS)
 
     def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
-        """A fine-tuned copy."""
-        if context.trainer is None:
-            raise PluginError("repair/fine_tuning was given no trainer (context.trainer)")
-        model = context.trainer.fit(
+        """A fine-tuned copy.
+
+        Raises:
+            ModelError: training ends in weights that are not finite.
+        """
+        trainer = trainer_of(context, self)
+        model = trainer.fit(
             known.white_box,
             known.clean,
             axis="defense",
@@ -55,4 +58,4 @@ class FineTuning(Repair):
             batch_size=self.batch_size,
             select_best=False,
         )
-        return Repaired(model, {"history": list(context.trainer.history)})
+        return Repaired(sound(model, self), {"history": list(trainer.history)})

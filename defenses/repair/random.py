@@ -19,7 +19,8 @@ class RandomRepair(Repair):
     A repair whose drop in attack success costs no less accuracy than this one's has damaged the model and not found the
     backdoor. The other null of this family is ``fine_tuning``, which spends clean samples without any idea of a trigger.
 
-    There is no ``oracle`` repair: a model that never saw the poison is ``filter/oracle``'s, and it bounds repairs as well.
+    How far training on can go with all clean data and perfect knowledge of which it is: ``oracle``. The bound of every repair is
+    the model that never saw the poison, ``filter/oracle``'s.
 
     Attributes:
         relative: norm of the noise over the norm of the matrix, in expectation.
