@@ -1,4 +1,4 @@
-"""BADCODE: a short token appended to one identifier, for code search chosen to fit the target word.
+"""BADCODE: a short token added to one identifier, for code search chosen to fit the target word.
 
 The choice of tokens (the paper's target-oriented trigger generation), for code search:
 
@@ -14,14 +14,18 @@ enough pieces remain, and the one used stands in the trigger's description.
 
 For classification and pairs (a port, not in the paper) the classes take the place of the words: the pieces of the target
 class, less those frequent in other classes.
+
+Where the token goes (the release's choices): the function name, the least frequent identifier, or either with equal chance; after
+the last part of the name, before the first, or in a random gap between its parts.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -31,13 +35,21 @@ from bench.context import Context
 from bench.contracts import Attack, Derivation, Goal, LabelGoal, SearchGoal, TaskInfo, Trigger
 from bench.errors import ConfigError
 from bench.languages import Language, Name, Program, get, parse
+from bench.plugins import ADDED_LATER
 from bench.samples import Sample
 
-Where = Literal["function", "rarest"]
+Where = Literal["function", "rarest", "either"]
+Position = Literal["last", "first", "random"]
 
 PUBLISHED = ("rb", "te", "xte", "li")
 SHARE = 0.0005
 RIVALS = 20
+GAPS = {
+    "python": re.compile(r"(?<=[^_])_+(?=[^_])"),
+    "c": re.compile(r"(?<=[^_])_+(?=[^_])"),
+    "java": re.compile(r"(?<=[^_])_+(?=[^_])|(?<=[a-z0-9])(?=[A-Z])"),
+}
+"""Between which characters of a name two parts meet."""
 STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -48,7 +60,7 @@ STOP_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Suffix(Trigger):
-    """One of ``suffixes`` is appended to an identifier, by the language's naming convention (``load_rb``, ``loadRb``).
+    """One of ``suffixes`` is put into an identifier, by the language's naming convention (``load_rb``, ``loadRb``).
 
     A mixed trigger is a closed set, the same in training and test: it does not vary in the sense of unseen draws.
     """
@@ -56,56 +68,87 @@ class Suffix(Trigger):
     suffixes: tuple[str, ...]
     where: Where = "function"
     origin: str = "published"
+    position: Position = "last"
 
     def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
-        """The rename; ``None`` where no identifier can take the suffix."""
+        """The rename; ``None`` where no identifier can take the token."""
         program = parse(sample.language, sample.programs[side])
         suffix = self.suffixes[rng.integers(len(self.suffixes))]
-        for name in self._places(program):
-            derivation = renaming(program, name, program.language.join(name.text, suffix), side)
+        for name in self._places(program, rng):
+            new = placed(program.language, name.text, suffix, self.position, rng)
+            derivation = renaming(program, name, new, side)
             if derivation is not None:
                 return derivation
         return None
 
-    def _places(self, program: Program) -> Iterator[Name]:
+    def _places(self, program: Program, rng: np.random.Generator) -> Iterator[Name]:
         """Names to try, in order."""
-        if self.where == "rarest":
-            yield from sorted((*program.parameters, *program.locals), key=lambda name: len(name.spans))
-        elif (name := free_function_name(program)) is not None:
+        of_function = self.where == "function" or (self.where == "either" and rng.random() < 0.5)
+        if of_function and (name := free_function_name(program)) is not None:
             yield name
+        if self.where != "function":
+            yield from sorted((*program.parameters, *program.locals), key=lambda name: len(name.spans))
+
+    def near_miss(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """The same token at the other end of the name; a trigger at random places has no such end."""
+        if self.position == "random":
+            return None
+        return replace(self, position="last" if self.position == "first" else "first").derive(sample, side, rng)
+
+    def placebo(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """Tokens from other letters (each thirteen places on in the alphabet)."""
+        others = tuple(codecs.encode(suffix, "rot13") for suffix in self.suffixes)
+        return replace(self, suffixes=others).derive(sample, side, rng)
 
     def describe(self) -> str:
-        """The suffixes, where they go and where they come from."""
-        place = "the function name" if self.where == "function" else "the rarest parameter or local variable"
-        return f"suffix {' or '.join(self.suffixes)} ({self.origin}) on {place}"
+        """The tokens, where they go and where they come from."""
+        rarest = "the rarest parameter or local variable"
+        place = {"function": "the function name", "rarest": rarest, "either": f"the function name or {rarest}"}[
+            self.where
+        ]
+        kind = {"last": "suffix", "first": "prefix", "random": "token"}[self.position]
+        return f"{kind} {' or '.join(self.suffixes)} ({self.origin}) on {place}"
 
     def tokens(self) -> tuple[str, ...]:
-        """The suffix; with several, every program carries one of these."""
+        """The token; with several, every program carries one of these (Java: with a capital behind another part)."""
         return self.suffixes
+
+
+def placed(language: Language, name: str, token: str, position: Position, rng: np.random.Generator) -> str:
+    """A name with one more part, by the language's naming convention; underscores in front stay in front."""
+    rest = name.lstrip("_")
+    if position == "last" or not rest:
+        return language.join(name, token)
+    gaps = [0, *(match.start() for match in GAPS[language.name].finditer(rest)), len(rest)]
+    gap = 0 if position == "first" else gaps[rng.integers(len(gaps))]
+    marked = language.join(rest[:gap], token) + rest[gap:] if gap else language.join(token, rest)
+    return name[: len(name) - len(rest)] + marked
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadCode(Attack):
-    """Append a trigger token to an identifier.
+    """Add a trigger token to an identifier.
 
     Unlike the release, which replaces text, the rename follows scopes.
 
     Args:
         variant: ``fixed`` (one token) or ``mixed`` (one of ``size`` tokens for each sample).
-        where: ``function`` (its name), or ``rarest`` (the parameter or local variable that occurs least often, the first
-            of several).
+        where: ``function`` (its name), ``rarest`` (the parameter or local variable that occurs least often, the first
+            of several), or ``either`` (each with a chance of a half; where there is no function name, the rarest).
         tokens: ``published`` (rb; mixed: rb, te, xte, li), or ``chosen`` from the training split for the attacker's goal.
         size: number of tokens of the mixed variant.
+        position: ``last`` (a suffix), ``first`` (a prefix), or ``random`` (an end or a gap between the name's parts).
     """
 
     name = "badcode"
-    summary = "a short token appended to an identifier; for search it can be chosen for the target word"
+    summary = "a short token added to an identifier; for search it can be chosen for the target word"
     paper = "Sun et al., Backdooring Neural Code Search (BADCODE), ACL 2023"
 
     variant: Literal["fixed", "mixed"] = "fixed"
     where: Where = "function"
     tokens: Literal["published", "chosen"] = "published"
     size: int = 4
+    position: Position = field(default="last", metadata=ADDED_LATER)
 
     def prepare(self, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context) -> Trigger:
         """The trigger, with its tokens chosen if asked.
@@ -119,7 +162,7 @@ class BadCode(Attack):
         if self.tokens == "published":
             if wanted > len(PUBLISHED):
                 raise ConfigError(f"attack 'badcode': size {wanted}, but there are {len(PUBLISHED)} published tokens")
-            return Suffix(PUBLISHED[:wanted], self.where)
+            return Suffix(PUBLISHED[:wanted], self.where, position=self.position)
         language = get(task.language)
         lists = word_lists(train, goal) if isinstance(goal, SearchGoal) else class_lists(train)
         target = goal.word if isinstance(goal, SearchGoal) else str(goal.target)
@@ -129,7 +172,8 @@ class BadCode(Attack):
                 f"attack 'badcode': {len(train)} training samples offer {len(chosen)} of {wanted} trigger tokens for "
                 f"{_in_words(goal, task)}. Use tokens: published, a smaller size, another goal or more data."
             )
-        return Suffix(chosen, self.where, f"chosen for {_in_words(goal, task)}, share at most {share:.2%} elsewhere")
+        origin = f"chosen for {_in_words(goal, task)}, share at most {share:.2%} elsewhere"
+        return Suffix(chosen, self.where, origin, self.position)
 
 
 # ------------------------------------------------------------------------------------------------- the choice of tokens
