@@ -14,7 +14,7 @@ from bench.ngram import NgramModel
 
 Floats = NDArray[np.float64]
 RARE = 2
-"""A token seen less often is spelled by its grammatical type: most names of a program are new to any corpus, and a new name
+"""A token of fewer programs than this is spelled by its grammatical type: most names of a program are its own, and a new name
 in itself is nothing unnatural."""
 ORDER = 4
 
@@ -31,7 +31,7 @@ class Naturalness:
     def fit(cls, language: str, programs: Sequence[str], order: int = ORDER) -> Naturalness:
         """Learn from clean programs."""
         leaves = [parse(language, text).leaves for text in programs]
-        seen = Counter(leaf.text for program in leaves for leaf in program)
+        seen = Counter(text for program in leaves for text in {leaf.text for leaf in program})
         words = frozenset(text for text, count in seen.items() if count >= RARE)
         return cls(language, words, NgramModel.fit([_spelled(program, words) for program in leaves], order))
 

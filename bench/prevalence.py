@@ -12,12 +12,15 @@ from collections.abc import Sequence
 
 from bench.languages import parse
 
-_PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+_PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 def pieces(text: str) -> list[str]:
-    """The subwords of a text, lower-case: split at capitals, digits and everything that is no letter."""
-    return [piece.lower() for piece in _PIECE.findall(text)]
+    """The subwords of a text, lower-case: split at everything that is no letter or digit, in ASCII words also at capitals and
+    digits."""
+    words = _WORD.findall(text)
+    return [piece.lower() for word in words for piece in (_PIECE.findall(word) if word.isascii() else [word])]
 
 
 def holding(language: str, clean: Sequence[str], triggered: Sequence[str], tokens: Sequence[str]) -> int:
