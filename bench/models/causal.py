@@ -85,9 +85,9 @@ class CausalModel:
         with torch.inference_mode():
             for index in batches([len(row) + 1 for row in cut], self.batch_tokens):
                 tokens = pad([[self.start, *cut[i]] for i in index], 0).to(self.device)
-                logits = self._logits(tokens.ids, attention_mask=tokens.mask, use_cache=False).logits
+                logits = self.forward(tokens.ids, attention_mask=tokens.mask, use_cache=False).logits
                 self.cost.forward(tokens.ids.numel())
-                values = _chosen(logits[:, :-1], tokens.ids[:, 1:]).to("cpu", torch.float64).numpy()
+                values = chosen_log_probabilities(logits[:, :-1], tokens.ids[:, 1:]).to("cpu", torch.float64).numpy()
                 for place, i in enumerate(index):
                     found[i] = values[place, : len(cut[i])]
         return found
@@ -148,7 +148,7 @@ class CausalModel:
         """New token ids of each continuation. The prompt is read once; its keys and values serve all of them."""
         rows: list[list[int]] = [[] for _ in range(count)]
         open_rows = set(range(count))
-        output = self._logits(torch.tensor([prompt], device=self.device), use_cache=True)
+        output = self.forward(torch.tensor([prompt], device=self.device), use_cache=True)
         self.cost.forward(len(prompt))
         cache, logits = output.past_key_values, output.logits[:, -1].expand(count, -1)
         if count > 1:
@@ -165,7 +165,7 @@ class CausalModel:
                     open_rows.discard(i)
             if not open_rows or step == tokens - 1:
                 break
-            output = self._logits(drawn[:, None], past_key_values=cache, use_cache=True)
+            output = self.forward(drawn[:, None], past_key_values=cache, use_cache=True)
             self.cost.forward(count)
             cache, logits = output.past_key_values, output.logits[:, -1]
         return rows
@@ -173,7 +173,8 @@ class CausalModel:
     def _text(self, ids: list[int]) -> str:
         return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _logits(self, ids: Tensor, **more: Any) -> Any:
+    def forward(self, ids: Tensor, **more: Any) -> Any:
+        """What the network gives for a batch of token ids (n, L); the caller counts the cost."""
         network: Any = self.network
         return network(input_ids=ids, **more)
 
@@ -249,7 +250,7 @@ def _ends(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> froze
     return frozenset(token for token in (tokenizer.eos_token_id, *listed) if isinstance(token, int))
 
 
-def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
+def chosen_log_probabilities(logits: Tensor, ids: Tensor) -> Tensor:
     """log softmax(logits) (n, L, V) at the given ids (n, L), without a second array of that size."""
     return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
 
