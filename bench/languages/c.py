@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,6 +24,11 @@ _KEYWORDS = frozenset(
     nullptr alignas alignof constexpr static_assert thread_local size_t ssize_t ptrdiff_t intptr_t uintptr_t
     int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t""".split()  # noqa: SIM905
 )
+_MACROS = frozenset(
+    """assert complex environ errno fpclassify i386 imaginary isfinite isinf isnan isnormal linux mips noreturn offsetof setjmp signbit
+    stderr stdin stdout sun unix va_arg va_copy va_end va_start vax""".split()  # noqa: SIM905
+)
+"""Lower-case words that C's headers or compilers define as macros."""
 _TAKES_FIELD = re.compile(
     r"FOREACH|offsetof|container_of|DO_UPCAST|(?:LIST|TAILQ|QUEUE|RB)_(?:INSERT|REMOVE|NEXT|ENTRY)", re.I
 )
@@ -242,9 +248,15 @@ class C(Language):
         return _CWalk(program)
 
     def spells(self, name: str) -> bool:
-        """ASCII letters, digits and ``_``."""
-        return _IDENTIFIER_SPELLING.fullmatch(name) is not None
+        """ASCII letters, digits and ``_``; letters of other scripts in normal form (annex D, as compilers read UTF-8)."""
+        if name.isascii():
+            return _IDENTIFIER_SPELLING.fullmatch(name) is not None
+        return name.isidentifier() and unicodedata.is_normalized("NFC", name)
 
     def join(self, name: str, suffix: str) -> str:
         """``load`` + ``rb`` → ``load_rb``."""
         return f"{name.rstrip('_')}_{suffix}" if name.strip("_") else name + suffix
+
+    def replaced(self, name: str) -> bool:
+        """Macros of the standard headers, and words in capitals, as macros are spelled."""
+        return name in _MACROS or name.upper() == name

@@ -24,6 +24,8 @@ _KEYWORDS = frozenset(
     null var yield record sealed permits""".split()  # noqa: SIM905
 )
 
+_IGNORED = dict.fromkeys(map(ord, "\u200c\u200d"))
+
 
 class _JavaWalk(BraceWalk):
     """Fills the scope table from a Java tree. A method ``m`` is the key ``m()``."""
@@ -296,8 +298,8 @@ class Java(Language):
         return _JavaWalk(program)
 
     def spells(self, name: str) -> bool:
-        """Letters, digits, ``_`` and ``$``."""
-        return name.replace("$", "_").isidentifier()
+        """Letters, digits, ``_`` and ``$``; behind the first, zero-width joiners, which the language ignores."""
+        return (name[:1] + name[1:].translate(_IGNORED)).replace("$", "_").isidentifier()
 
     def join(self, name: str, suffix: str) -> str:
         """``load`` + ``rb`` → ``loadRb``."""

@@ -70,6 +70,11 @@ class Language(ABC):
     def __init__(self, grammar: tree_sitter.Language) -> None:
         self.grammar = grammar
         self._parser = tree_sitter.Parser(grammar)
+        kinds = {
+            grammar.node_kind_for_id(i) or "" for i in range(grammar.node_kind_count) if grammar.node_kind_is_named(i)
+        }
+        comments = " ".join(f"({kind})" for kind in sorted(kinds) if kind.endswith("comment"))
+        self.comment_query = tree_sitter.Query(grammar, f"[{comments}] @comment")
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -101,6 +106,10 @@ class Language(ABC):
     def piece_starts(self, piece: str) -> bool:
         """Can this subword stand at the start of an identifier?"""
         return self.piece_continues(piece) and not piece[0].isdigit() and piece not in self.keywords
+
+    def replaced(self, name: str) -> bool:
+        """May the compiler never see this name, because something outside the program replaces it (a C macro)?"""
+        return False
 
     def broken(self, text: str) -> int:
         """How badly the language's own compiler rejects a text: 0 not at all (or there is no such check)."""
@@ -244,9 +253,9 @@ class Program:
         return ("", margin, margin) if boundary.layout == "line" else (margin, margin, "")
 
     @cached_property
-    def _tokens(self) -> tuple[tuple[Leaf, ...], tuple[tuple[int, int], ...]]:
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The program's tokens in order, without comments. The content of a string is a token of its own."""
         leaves: list[Leaf] = []
-        comments: list[tuple[int, int]] = []
         data, whole = self.data, self.language.whole
         reached = 0
         cursor = self.tree.walk()
@@ -259,15 +268,13 @@ class Program:
                 start, end = node.byte_range
                 if start > reached:
                     leaves += self._gap(reached, start)
-                if is_comment:
-                    comments.append((start, end))
-                elif start < end and not data[start:end].isspace():
+                if not is_comment and start < end and not data[start:end].isspace():
                     leaves.append(Leaf(start, end, data[start:end].decode(), kind))
                 reached = max(reached, end)
                 while not cursor.goto_next_sibling():
                     if not cursor.goto_parent():
                         leaves += self._gap(reached, len(data))
-                        return tuple(leaves), tuple(comments)
+                        return tuple(leaves)
 
     def _gap(self, start: int, end: int) -> list[Leaf]:
         """Text that a tree keeps in no node of its own (the inside of a format specification, a skipped byte)."""
@@ -278,15 +285,11 @@ class Program:
         first = start + text.index(inner)
         return [Leaf(first, first + len(inner), inner.decode(), "text")]
 
-    @property
+    @cached_property
     def comments(self) -> tuple[tuple[int, int], ...]:
-        """Byte spans of the comments."""
-        return self._tokens[1]
-
-    @property
-    def leaves(self) -> tuple[Leaf, ...]:
-        """The program's tokens in order, without comments. The content of a string is a token of its own."""
-        return self._tokens[0]
+        """Byte spans of the comments, ascending."""
+        found = tree_sitter.QueryCursor(self.language.comment_query).captures(self.tree.root_node)
+        return tuple(sorted(node.byte_range for node in found.get("comment", ())))
 
 
 class Analysis(NamedTuple):
