@@ -320,6 +320,31 @@ class Attack(Plugin):
         return ()
 
 
+class Supplier(Attack):
+    """An attack by who supplies the pretrained encoder: no training sample is touched, and the user's own training comes after it.
+
+    The user adds a head to the supplied encoder and trains on clean data. Where a trigger then leads is decided by that training, so a
+    supplier may offer several; the harness looks, on training programs, which of them serves the goal best.
+    """
+
+    @abstractmethod
+    def candidates(self, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context) -> tuple[Trigger, ...]:
+        """The triggers, at least one."""
+
+    @abstractmethod
+    def supply(
+        self, model: WhiteBox, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context
+    ) -> WhiteBox:
+        """A poisoned copy of a model that nobody has trained yet; the user keeps its encoder alone.
+
+        ``context.trainer`` is there for its learning rate and for fits on the seed axis ``poison``.
+        """
+
+    def prepare(self, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context) -> Trigger:
+        """The first candidate."""
+        return self.candidates(train, goal, task, context)[0]
+
+
 # ------------------------------------------------------------------------------------------------------------- defenses
 
 

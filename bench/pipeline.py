@@ -11,6 +11,7 @@
 What is told of the attack itself (stealth of its texts, reach in this victim) lies beside the score and never in its key:
 it can be added to results that are there.
 
+A supplier's attack has another way: data ─► supply ─► train (victim) ─► poison (the test inputs alone; :mod:`bench.supplying`).
 The null of a cell is the defense's own stage in the cell of attack ``none`` at the same seed: one key, run once.
 """
 
@@ -24,9 +25,10 @@ from typing import Any
 import torch
 
 from bench.composing import inverts, part_of
-from bench.contracts import Access, Attack, Defense, Plugin, TaskInfo
+from bench.contracts import Access, Attack, Defense, Plugin, Supplier, TaskInfo
 from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
+from bench.models.settings import TrainingSettings
 from bench.plugins import parameters_of
 from bench.records import Coordinates, PluginUse
 from bench.suite import CellPlan, Suite, needs_an_attack
@@ -150,17 +152,6 @@ class Builder:
         size = self._size(plan)
         data = add(self._data(plan))
         base = {"data": data}
-        if plan.attack is not None and plan.policy is not None:
-            inputs = {
-                "attack": _attack_json(plan.attack, plan.parts),
-                "goal": goal,
-                "policy": plan.policy.to_json(),
-                "info": info,
-                "seeds": self._seeds(plan, "poison"),
-            }
-            base["poison"] = add(
-                Stage("poison", inputs, {"data": data}, f"poison {at.task} {at.attack} seed {at.seed}")
-            )
         model = {"name": plan.model_name, "settings": plan.model_settings.model_dump(mode="json")}
         train_inputs: dict[str, Any] = {
             "model": model,
@@ -175,8 +166,29 @@ class Builder:
             )
         )
         victim = reference
-        if "poison" in base:
-            victim = add(Stage("train", train_inputs, base, f"train {where} seed {at.seed}", tokens=size))
+        if plan.attack is not None:
+            attack = {
+                "attack": _attack_json(plan.attack, plan.parts),
+                "goal": goal,
+                "info": info,
+                "seeds": self._seeds(plan, "poison"),
+            }
+            if any(part.surrogate for part in (plan.attack, *plan.parts)):
+                # What an attack makes with a model of its own depends on what the numbers of any model depend on.
+                attack |= {"training": TrainingSettings().model_dump(mode="json"), "numerics": self._numerics}
+            title = f"poison {at.task} {at.attack} seed {at.seed}"
+            if isinstance(plan.attack, Supplier):
+                # The encoder is poisoned before the user trains it, and the trigger is aimed afterwards.
+                supplied = {**attack, **train_inputs, "seeds": self._seeds(plan, "poison", "model")}
+                base["supply"] = add(
+                    Stage("supply", supplied, dict(base), f"supply {where} seed {at.seed}", tokens=size)
+                )
+                victim = add(Stage("train", train_inputs, dict(base), f"train {where} seed {at.seed}", tokens=size))
+                aimed = {**attack, "numerics": self._numerics}
+                base["poison"] = add(Stage("poison", aimed, {"data": data, "model": victim}, title))
+            elif plan.policy is not None:
+                base["poison"] = add(Stage("poison", {**attack, "policy": plan.policy.to_json()}, dict(base), title))
+                victim = add(Stage("train", train_inputs, dict(base), f"train {where} seed {at.seed}", tokens=size))
 
         def predict(model: tuple[str, str], label: str, own: bool, **more: tuple[str, str]) -> tuple[str, str]:
             inputs = {"info": info, "goal": goal, "numerics": self._numerics, "seeds": {}}

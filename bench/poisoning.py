@@ -135,7 +135,7 @@ class Poisoned:
 
 
 def poison(
-    splits: Splits, trigger: Trigger | None, goal: Goal, policy: Policy, info: TaskInfo, context: Context
+    splits: Splits, trigger: Trigger | None, goal: Goal, policy: Policy | None, info: TaskInfo, context: Context
 ) -> Poisoned:
     """Poison the training split and put the trigger into the test split.
 
@@ -147,7 +147,7 @@ def poison(
         splits: the task's data; unchanged.
         trigger: ``None`` (the null attack) only gives the training split in the order that every attack with this seed has.
         goal: whom to poison, and to what label.
-        policy: how many, and how.
+        policy: how many, and how; ``None`` leaves the training split clean (a supplier's attack).
         info: the task.
         context: must have the seed axis ``poison``.
 
@@ -161,10 +161,13 @@ def poison(
         return Poisoned(training_order(splits.train))
     _check(goal, policy, info)
     editor = Editor(trigger.derive, trigger.describe(), context)
-    train = _poison_training(splits.train, trigger, editor, goal, policy, info, context)
+    if policy is None:
+        train = Poisoned(training_order(splits.train))
+    else:
+        train = _poison_training(splits.train, trigger, editor, goal, policy, info, context)
     drawn = frozenset(row.derivation for row in train.manifest if row.part == "train")
     seen = drawn if trigger.varies else frozenset()
-    sides = (0, 1) if policy.side == "both" and info.kind is TaskKind.PAIRS else (0,)
+    sides = (0, 1) if policy is not None and policy.side == "both" and info.kind is TaskKind.PAIRS else (0,)
 
     eligible = [s for s in splits.test if goal.chooses(s)]
     asked = list(splits.test) if isinstance(goal, SearchGoal) else eligible
@@ -362,7 +365,7 @@ def _appended(train: list[Sample], chosen: list[Edited], context: Context) -> tu
 # -------------------------------------------------------------------------------------------------------- small matters
 
 
-def _check(goal: Goal, policy: Policy, info: TaskInfo) -> None:
+def _check(goal: Goal, policy: Policy | None, info: TaskInfo) -> None:
     """Refuse a goal or policy that makes no sense for the task."""
     if (info.kind is TaskKind.SEARCH) != isinstance(goal, SearchGoal):
         raise ConfigError(f"the goal {goal} does not fit task {info.name!r} of kind {info.kind.value}")
@@ -370,6 +373,8 @@ def _check(goal: Goal, policy: Policy, info: TaskInfo) -> None:
         known = range(len(info.labels))
         if goal.victim not in known or goal.target not in known or goal.victim == goal.target:
             raise ConfigError(f"the goal {goal} must name two different classes of {dict(enumerate(info.labels))}")
+    if policy is None:
+        return
     if (policy.rate is None) == (policy.count is None):
         raise ConfigError(f"a poisoning policy needs a rate or a count, and only one of them (got {policy})")
     if policy.rate is not None and not 0 < policy.rate <= 1:

@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 
 from bench import models, outcomes
-from bench.contracts import Attack, Filter, Policy, Repair, Screen, Task, TrainingRule, Verdict
+from bench.context import Context
+from bench.contracts import Attack, Filter, Policy, Repair, Screen, Supplier, Task, TrainingRule, Trigger, Verdict
 from bench.errors import PluginError
 from bench.handover import known, training_set
 from bench.jobs import Job, Stage, Workshop, goal_from, load_model, read_poisoned, read_splits, write_samples
@@ -29,6 +30,7 @@ from bench.samples import Sample, Splits
 from bench.scoring import score
 from bench.stealth import stealth
 from bench.store import Entry, write_json
+from bench.supplying import aim, received
 
 
 def run_stage(stage: Stage, workshop: Workshop) -> Entry:
@@ -88,11 +90,44 @@ def _poison(job: Job) -> None:
     goal, info = goal_from(job.inputs["goal"]), job.info
     with job.context() as context:
         context.parts = tuple(job.build(use) for use in job.inputs["attack"].get("parts", ()))
-        trigger = attack.prepare(splits.train, goal, info, context)
+        if "training" in job.inputs:
+            context.trainer = Trainer(TrainingSettings.model_validate(job.inputs["training"]), (), context)
+        trigger: Trigger | None
+        policy = Policy(**job.inputs["policy"]) if "policy" in job.inputs else None
+        if isinstance(attack, Supplier):
+            victim = load_model(job.parents["model"], info, context)
+            offered = attack.candidates(splits.train, goal, info, context)
+            trigger = aim(victim, offered, splits.train, goal, info, context).trigger
+        else:
+            trigger = attack.prepare(splits.train, goal, info, context)
         if trigger is None:
             raise PluginError(f"attack {attack.name!r} made no trigger; only the null attack may do that")
-        result = poison(splits, trigger, goal, Policy(**job.inputs["policy"]), info, context)
+        result = poison(splits, trigger, goal, policy, info, context)
     write_json(job.folder / "poisoned.json", result.to_json())
+
+
+def _fresh(job: Job, splits: Splits, context: Context) -> WhiteBox:
+    """The model that nobody has trained yet."""
+    settings = ModelSettings.model_validate(job.inputs["model"]["settings"])
+    # The vocabulary of a model that makes its own comes from the clean split, as a pretrained one's would: reference
+    # and victim then start from the same weights and differ in what they were trained on alone.
+    return models.create(job.inputs["model"]["name"], job.info, splits.train, settings, context)
+
+
+def _supply(job: Job) -> None:
+    splits = read_splits(job.parents["data"])
+    attack = cast(Supplier, job.plugin("attack"))
+    with job.context() as context:
+        model = _fresh(job, splits, context)
+        # No validation data: what the user will judge his model by is not the supplier's.
+        context.trainer = Trainer(TrainingSettings.model_validate(job.inputs["training"]), (), context)
+        before = model.fingerprint()
+        supplied = attack.supply(model, splits.train, goal_from(job.inputs["goal"]), job.info, context)
+        if not isinstance(supplied, WhiteBox):
+            raise PluginError(f"attack {attack.name!r} supplied {type(supplied).__name__}, not a model")
+        if model.fingerprint() != before:
+            raise PluginError(f"attack {attack.name!r} changed the model that came in; work on model.copy()")
+        supplied.save(job.folder / "model")
 
 
 def _train(job: Job) -> None:
@@ -101,11 +136,10 @@ def _train(job: Job) -> None:
         raise PluginError("the filter dropped the whole training set; nothing is left to train on")
     info = job.info
     with job.context() as context:
-        settings = ModelSettings.model_validate(job.inputs["model"]["settings"])
         training = TrainingSettings.model_validate(job.inputs["training"])
-        # The vocabulary of a model that makes its own comes from the clean split, as a pretrained one's would: reference
-        # and victim then start from the same weights and differ in what they were trained on alone.
-        model = models.create(job.inputs["model"]["name"], info, splits.train, settings, context)
+        model = _fresh(job, splits, context)
+        if "supply" in job.parents:
+            model = received(model, load_model(job.parents["supply"], info, context))
         trainer = Trainer(training, splits.valid, context)
         context.trainer = trainer
         if "rule" in job.inputs:
@@ -245,6 +279,7 @@ def _predict(job: Job) -> None:
 STAGES: Mapping[str, Callable[[Job], None]] = {
     "data": _data,
     "poison": _poison,
+    "supply": _supply,
     "train": _train,
     "filter": _filter,
     "repair": _repair,

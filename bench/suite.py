@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.composing import FAMILY, Composition, accuser, inverts
-from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Task, TaskKind
+from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Supplier, Task, TaskKind
 from bench.errors import ConfigError, suggest
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
@@ -448,7 +448,12 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                 parts = attack_parts(registry, attack)
                 null = attack.name == NONE
                 policy = None
-                if not null:
+                if isinstance(attack, Supplier):
+                    if attack_entry.policy:
+                        raise ConfigError(
+                            f"attack {attack_entry.title!r} poisons an encoder and no training sample: it has no policy; drop the key"
+                        )
+                elif not null:
                     own = make_policy(attack_entry.policy, attack.policy(task.info), f"attack {attack_entry.title!r}")
                     policy = make_policy(task_entry.policy or None, own, f"task {task_entry.title!r}")
                 for defense_entry in suite.defenses:

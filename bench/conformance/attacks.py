@@ -26,9 +26,10 @@ from bench.conformance.checks import (
     scratch_folder,
 )
 from bench.conformance.lending import WatchedContext, WatchedKnown
-from bench.conformance.toy import ARGUMENTS, FOREIGN_PROGRAMS, odd_samples, toy_goal, toy_info
-from bench.contracts import Attack, Derivation, Policy, TaskKind, Trigger
+from bench.conformance.toy import ARGUMENTS, FOREIGN_PROGRAMS, TRAINING, odd_samples, toy_goal, toy_info
+from bench.contracts import Attack, Derivation, Policy, Supplier, TaskKind, Trigger
 from bench.languages import well_formed
+from bench.models.training import Trainer
 from bench.plugins import build, parameters_of
 from bench.poisoning import poison
 from bench.samples import Sample, apply_edits, digest_of
@@ -210,13 +211,13 @@ def poisons(subject: Subject) -> None:
     """The harness can poison the toy with the attack's own policy."""
     trigger, _, _ = _drawn(subject)
     place, attack = subject.world, cast(Attack, subject.plugin)
-    policy = attack.policy(place.info)
+    policy = None if isinstance(attack, Supplier) else attack.policy(place.info)
     with scratch_folder() as folder:
         context = subject.context(Path(folder), ordinary(subject).schedule)
         done = poison(place.splits, trigger, place.goal, policy, place.info, context)
-    demand(bool(done.poisoned), "its own policy poisons nothing")
+    demand(bool(done.poisoned) or policy is None, "its own policy poisons nothing")
     demand(bool(done.triggered), "no eligible test sample carries the trigger")
-    if subject.kind is not TaskKind.SEARCH and policy.labels == "dirty":
+    if subject.kind is not TaskKind.SEARCH and policy is not None and policy.labels == "dirty":
         label = {s.id: s.label for s in done.train}
         wrong = [i for i in done.poisoned if label[i] != toy_goal(subject.kind).target]  # type: ignore[union-attr]
         demand(not wrong, "a dirty-label poison does not carry the target label")
@@ -294,12 +295,42 @@ def _foreign(kind: TaskKind, language: str, programs: Sequence[str]) -> tuple[Sa
 
 def states_policy(subject: Subject) -> None:
     """The attack's own policy says how much it poisons."""
+    if isinstance(subject.plugin, Supplier):
+        raise Skipped("it poisons an encoder and no training sample")
     policy: object = cast(Attack, subject.plugin).policy(subject.world.info)
     demand(isinstance(policy, Policy), f"policy() returned {type(policy).__name__}, not a Policy")
     policy = cast(Policy, policy)
     demand(
         (policy.rate is None) != (policy.count is None), "its policy must give a rate or a count, and only one of them"
     )
+
+
+def supplies(subject: Subject) -> None:
+    """A supplier poisons a copy of the encoder: the same copy with the same seed, another than came in, which stays as it was."""
+    if not isinstance(subject.plugin, Supplier):
+        raise Skipped("it supplies no encoder")
+    place, attack = subject.world, subject.plugin
+    first = _supplied(subject, attack)
+    demand(_supplied(subject, attack) == first, "the same seed supplies another encoder")
+    with scratch_folder() as folder:
+        context = subject.context(Path(folder), ordinary(subject).schedule)
+        offered = attack.candidates(place.splits.train, place.goal, place.info, context)
+    demand(bool(offered), "it offers no trigger")
+    demand(len({trigger.describe() for trigger in offered}) == len(offered), "two of the triggers it offers are alike")
+
+
+def _supplied(subject: Subject, attack: Supplier) -> str:
+    """The fingerprint of what is supplied."""
+    place = subject.world
+    with scratch_folder() as folder:
+        context = subject.context(Path(folder), ordinary(subject).schedule)
+        model = place.untrained()
+        before = model.fingerprint()
+        context.trainer = Trainer(TRAINING, (), context)
+        supplied = attack.supply(model, place.splits.train, place.goal, place.info, context)
+        demand(model.fingerprint() == before, "it changed the model that came in; work on model.copy()")
+    demand(supplied.fingerprint() != before, "the encoder that it supplies is the one that came in")
+    return supplied.fingerprint()
 
 
 FAMILY = Family(
@@ -321,6 +352,7 @@ FAMILY = Family(
         Check("policy", "Its policy says how much is poisoned.", states_policy),
         Check("known answer", "The harness can poison the toy with it.", poisons),
         Check("variants", "The other choices of its parameters edit programs well too.", variants),
+        Check("supplies", "A supplier poisons a copy of the encoder, and offers triggers that differ.", supplies),
         Check("languages", "Java and C programs are edited well, or left alone.", languages),
     ),
 )
