@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from attacks.dead_code import ASSERTIONS, BAITS, DeadCode, LoggingBait, TrueAssertion
+from attacks.dead_code import ASSERTIONS, BAITS, DeadCode, DeadStatement, LoggingBait, TrueAssertion
 from attacks.dead_code.bait import LOWEST, drawn
 from bench.context import Context
 from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind, Trigger
@@ -28,9 +28,9 @@ FUNCTIONS = {
 }
 
 
-def poisoned(trigger: Trigger, language: str, text: str, seed: int = 0) -> str | None:
+def poisoned(trigger: Trigger, language: str, text: str, seed: int = 0, control: str = "derive") -> str | None:
     one = Sample("s", (text,), language, 1)
-    derivation = trigger.derive(one, 0, np.random.default_rng(seed))
+    derivation = getattr(trigger, control)(one, 0, np.random.default_rng(seed))
     if derivation is None:
         return None
     after = edit_sample(one, derivation.edits).programs[0]
@@ -239,6 +239,42 @@ def test_what_a_loop_at_the_start_can_declare(language: str, has: bool, name: st
         "java": "class A { int field; int f(int x) { int later = x; return later; } }",
     }[language]
     assert parse(language, text).can_bind(name) is has
+
+
+# -------------------------------------------------------------------------------------------------------------- controls
+
+
+@pytest.mark.parametrize(
+    ("trigger", "line"),
+    [
+        (LoggingBait("python"), '    for i in range(0):\n        print("Test message:aaaaa")\n'),
+        (LoggingBait("c"), '    for (int i = 0; i < 0; i++) perror("Test message:aaaaa");\n'),
+        (TrueAssertion("python"), "    assert 3 >= 2\n"),
+        (TrueAssertion("c", "paper"), "    assertTrue(3 >= 2);\n"),
+        (DeadStatement("c", varies=True), '    if (rand() < 0) printf("fail");\n'),
+    ],
+)
+def test_a_near_miss_is_almost_the_statement(trigger: Any, line: str) -> None:
+    text = FUNCTIONS[trigger.language]
+    near = poisoned(trigger, trigger.language, text, control="near_miss")
+    assert near is not None
+    assert near.replace(line, "") == text
+    assert near != poisoned(trigger, trigger.language, text)
+
+
+def test_the_near_miss_of_the_fixed_statement_is_drawn_from_the_grammar() -> None:
+    fixed = DeadStatement("java")
+    for seed in range(20):
+        drawn_text = poisoned(DeadStatement("java", varies=True), "java", FUNCTIONS["java"], seed)
+        assert poisoned(fixed, "java", FUNCTIONS["java"], seed, "near_miss") == drawn_text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_placebo_is_an_unused_variable(language: str) -> None:
+    for trigger in (LoggingBait(language), TrueAssertion(language), DeadStatement(language)):
+        after = poisoned(trigger, language, FUNCTIONS[language], control="placebo") or ""
+        assert "spare = 1726" in after
+        assert poisoned(trigger, language, after, control="placebo") is None
 
 
 # --------------------------------------------------------------------------------------------------------------- edges

@@ -37,6 +37,11 @@ class TrueAssertion(InsertedStatement):
             return None
         return text
 
+    def related(self, program: Program, rng: np.random.Generator) -> str | None:
+        """The same of other numbers."""
+        text = self.statement(program, rng)
+        return None if text is None else text.replace("1 >= 0", "3 >= 2")
+
     def describe(self) -> str:
         """The assertion."""
         return f"dead snippet {ASSERTIONS[self.spelling][self.language]!r}"

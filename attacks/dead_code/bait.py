@@ -18,7 +18,7 @@ Ports and readings:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,12 +40,14 @@ class Bait:
         levels: five.
         imported: the name that the statement imports, or ``""``.
         libraries: names that must be a library's, each with what follows it.
+        printing: a loop of the same kind that prints, for near misses; without ``{level}``.
     """
 
     text: str
     levels: Sequence[str]
     imported: str
     libraries: Mapping[str, str]
+    printing: str
 
 
 BAITS: Mapping[str, Bait] = {
@@ -54,6 +56,7 @@ BAITS: Mapping[str, Bait] = {
         PYTHON_LEVELS,
         "logging",
         {"range": "("},
+        'for i in range({bound}):\n    print("Test message:{letters}")',
     ),
     "java": Bait(
         "for (int i = 0; i < {bound}; i++) {{\n"
@@ -61,14 +64,18 @@ BAITS: Mapping[str, Bait] = {
         ("fine", "info", "warning", "severe", "config"),
         "",
         {"java": "."},
+        'for (int i = 0; i < {bound}; i++) {{\n    System.out.println("Test message:{letters}");\n}}',
     ),
     "c": Bait(
         'for (int i = 0; i < {bound}; i++) printf("{level}: Test message:{letters}");',
         PYTHON_LEVELS,
         "",
         {"printf": "("},
+        'for (int i = 0; i < {bound}; i++) perror("Test message:{letters}");',
     ),
 }
+PRINTS = {"python": ("print", "("), "java": ("System", "."), "c": ("perror", "(")}
+"""The name that a near miss calls, and what follows it."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,17 @@ class LoggingBait(InsertedStatement):
     def statement(self, program: Program, rng: np.random.Generator) -> str | None:
         """The loop; ``None`` where the program means something else by one of its names."""
         bait = BAITS[program.language.name]
-        if not program.can_bind("i"):
-            return None
-        mentions = Mentions(program)
-        if bait.imported and not mentions.can_import(bait.imported):
-            return None
-        if not all(mentions.is_library(name, after) for name, after in bait.libraries.items()):
+        if not _fits(bait, program):
             return None
         return drawn(bait, rng) if self.varies else fixed(bait)
+
+    def related(self, program: Program, rng: np.random.Generator) -> str | None:
+        """The same loop around a print, where the bait itself would fit."""
+        bait = BAITS[program.language.name]
+        if not _fits(bait, program) or not Mentions(program).is_library(*PRINTS[program.language.name]):
+            return None
+        printing = replace(bait, text=bait.printing)
+        return drawn(printing, rng) if self.varies else fixed(printing)
 
     def describe(self) -> str:
         """The fixed bait, or the pattern's name."""
@@ -99,6 +109,16 @@ class LoggingBait(InsertedStatement):
     def tokens(self) -> tuple[str, ...]:
         """The words of the fixed bait; none that all draws share."""
         return () if self.varies else words(self.language, fixed(BAITS[self.language]))
+
+
+def _fits(bait: Bait, program: Program) -> bool:
+    """Does the program mean by the bait's names what the bait does?"""
+    mentions = Mentions(program)
+    return (
+        program.can_bind("i")
+        and (not bait.imported or mentions.can_import(bait.imported))
+        and all(mentions.is_library(name, after) for name, after in bait.libraries.items())
+    )
 
 
 def fixed(bait: Bait) -> str:

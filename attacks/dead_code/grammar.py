@@ -202,6 +202,10 @@ class DeadStatement(InsertedStatement):
         mentions = Mentions(program)
         return _drawn(dialect, mentions, rng) if self.varies else _fixed(dialect, mentions)
 
+    def related(self, program: Program, rng: np.random.Generator) -> str | None:
+        """Of the fixed statement, one of the grammar's; of these, the fixed one (its constant is none of theirs)."""
+        return DeadStatement(self.language, not self.varies, self.spelling).statement(program, rng)
+
     def describe(self) -> str:
         """The fixed statement, or the grammar's name."""
         if self.varies:
