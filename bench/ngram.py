@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,21 @@ class _Order:
 def _discount(counts: Floats) -> float:
     once, twice = int(np.sum(counts == 1)), int(np.sum(counts == 2))
     return once / (once + 2 * twice) if once and twice else DEGENERATE_DISCOUNT
+
+
+@dataclass(frozen=True)
+class _Followers:
+    """What follows the contexts of one order: their words side by side, context by context.
+
+    Attributes:
+        words: the words that were seen, shape (n,).
+        running: running sum of their discounted counts, a zero first; shape (n + 1,).
+        starts: where each context's words begin, and the end; shape (contexts + 1,).
+    """
+
+    words: Ints
+    running: Floats
+    starts: Ints
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,53 @@ class NgramModel:
             mixed = np.maximum(count - counts.discount, 0.0) + held_back * probability
             probability = np.where(seen, mixed / np.where(seen, total, 1.0), probability)
         return probability
+
+    def draw(self, context: Sequence[int], rng: np.random.Generator) -> int:
+        """The number of a next word, drawn from :meth:`probabilities`; it may be :data:`END` or :data:`UNKNOWN`.
+
+        The interpolated form is a walk: at each order, from the longest context down, either one of the words seen there
+        (by its discounted count) or on to the shorter context (by what was held back).
+
+        Args:
+            context: the words before, at least ``order - 1`` of them, oldest first.
+            rng: draws once an order.
+        """
+        nodes, node = [0], np.zeros(1, dtype=np.int64)
+        for level in range(self.order - 1):
+            node = self._contexts.find(level, node, np.array([context[-1 - level]]))
+            nodes.append(int(node[0]))
+        for counts, followers, at in reversed(list(zip(self._orders, self._followers, nodes, strict=True))):
+            total = counts.totals[at] if at >= 0 and len(counts.totals) else 0.0
+            if total <= 0:
+                continue
+            first, last = int(followers.starts[at]), int(followers.starts[at + 1])
+            point = followers.running[first] + rng.random() * total
+            if point < followers.running[last]:
+                place = int(np.searchsorted(followers.running, point, side="right")) - 1
+                return int(followers.words[min(max(place, first), last - 1)])
+        return int(rng.integers(self.words)) + END
+
+    @cached_property
+    def _followers(self) -> tuple[_Followers, ...]:
+        """One for each order; what :meth:`draw` reads."""
+        found = []
+        for k, counts in enumerate(self._orders):
+            node = np.arange(len(self._grams.keys[k]))
+            older: list[Ints] = []
+            for level in range(k, 0, -1):
+                key = self._grams.keys[level][node]
+                older.append(key % self._grams.words)
+                node = key // self._grams.words
+            newest = self._grams.keys[0][node]
+            context = np.zeros(len(newest), dtype=np.int64)
+            for level, column in enumerate(reversed(older)):
+                context = self._contexts.find(level, context, column)
+            by_context = np.argsort(context, kind="stable")
+            kept = np.maximum(counts.counts - counts.discount, 0.0)[by_context]
+            starts = np.searchsorted(context[by_context], np.arange(len(counts.totals) + 1))
+            running = np.concatenate([[0.0], np.cumsum(kept)])
+            found.append(_Followers(newest[by_context], running, starts.astype(np.int64)))
+        return tuple(found)
 
     def log_probabilities(self, tokens: Sequence[str]) -> Floats:
         """Natural log-probability of every word of a sentence and of its end; shape (n + 1,)."""
