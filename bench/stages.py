@@ -151,6 +151,8 @@ def _train(job: Job) -> None:
             raise PluginError(f"the training rule returned {type(trained).__name__}, not a model")
         trained.save(job.folder / "model")
         write_json(job.folder / "facts.json", {"history": trainer.history, "samples": len(train)})
+        if trainer.notes:
+            write_json(job.folder / "notes.json", trainer.notes)
 
 
 def _filter(job: Job) -> None:

@@ -63,11 +63,13 @@ class Trainer:
         settings: defaults of every fit.
         history: of the last fit, one dictionary an epoch: ``epoch`` (from 1), ``loss`` (mean over its steps), the task's metric
             on the validation data, and ``chosen`` (this epoch's weights were returned).
+        notes: what a training rule leaves for readers (losses of samples over time, say); JSON-ready, kept beside the model.
     """
 
     def __init__(self, settings: TrainingSettings, valid: Sequence[Sample], context: Context) -> None:
         self.settings = settings
         self.history: list[dict[str, Any]] = []
+        self.notes: dict[str, Any] = {}
         self._valid = tuple(valid)
         self._context = context
 
@@ -79,7 +81,7 @@ class Trainer:
         axis: str,
         objective: Objective | None = None,
         step: Step | None = None,
-        epochs: int | None = None,
+        epochs: float | None = None,
         learning_rate: float | None = None,
         batch_size: int | None = None,
         parameters: Trained = "all",
@@ -97,7 +99,7 @@ class Trainer:
             axis: seed axis of the order of the samples and of dropout.
             objective: the loss; cross-entropy by default.
             step: what a step minimises where that is more than the objective of the network's outputs.
-            epochs: instead of the settings'.
+            epochs: instead of the settings'; a fraction ends within the last pass.
             learning_rate: instead of the settings'.
             batch_size: instead of the settings'.
             parameters: ``head`` trains the head and freezes the encoder; ``embedding`` trains the input embeddings alone.
@@ -170,7 +172,7 @@ class Trainer:
         return self.settings.learning_rate or (FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE)
 
     def _arguments(
-        self, folder: str, seed: int, epochs: int, rate: float, batch_size: int, device: torch.device
+        self, folder: str, seed: int, epochs: float, rate: float, batch_size: int, device: torch.device
     ) -> TrainingArguments:
         arguments = TrainingArguments(
             output_dir=folder,
