@@ -146,6 +146,15 @@ class Harm:
             self.model.cost.backward(batch.tokens)
 
 
+def directed(slope: Tensor) -> Tensor:
+    """A gradient at length 1, however small it is; zero stays zero.
+
+    A victim that is sure of everything has gradients whose squares are no float32 numbers any more.
+    """
+    scaled = slope / slope.abs().max().clamp(min=torch.finfo(slope.dtype).tiny)
+    return scaled / scaled.norm().clamp(min=1.0)
+
+
 def unit_of(model: WhiteBox) -> float:
     """Mean length of the rows of the input embedding."""
     return float(model.network.embedding.weight.detach().norm(dim=1).mean())
@@ -161,12 +170,13 @@ class IBAU(Repair):
     times the squared norm; 5 rounds; Adam at 1e-4 (BackdoorBench); evaluation mode throughout.
 
     What is a port: the perturbation is a block of ``length`` vectors, added to as many successive token embeddings from a random place
-    in each program, instead of an image. Its unit is the mean length of the model's embeddings, its bound ``radius`` units a token. The
-    release ascends with SGD at rate 10, which is a matter of pixels, and without the paper's bound; here each step is ``radius / 4``
-    along the gradient's direction, cut to the bound, one pass over the clean samples a round as there. Inner and outer loss are taken on
-    the same batch (release: the inner one always on the first). All samples carry the perturbation, as in the paper's objective;
-    ``share`` lowers that (the release: 1 of 100). For pairs either program carries it, in code search the program. It knows no
-    trigger; against triggers that are not a local change of tokens one expects little.
+    in each program, instead of an image. Its unit is the mean length of the model's embeddings; two units a token are as far as one
+    token of that length can be from another. The release ascends with SGD at rate 10, which is a matter of pixels, with the penalty
+    and without the paper's bound; here each step is a quarter of the bound along the gradient's direction, cut to the bound, one
+    pass over the clean samples a round as there. Inner and outer loss are taken on the same batch (release: the inner one always on
+    the first). All samples carry the perturbation, as in the paper's objective; ``share`` lowers that (the release: 1 of 100). For
+    pairs either program carries it, in code search the program. It knows no trigger; against triggers that are not a local change
+    of tokens one expects little.
 
     Attributes:
         clean: number of clean labelled samples (stratified by class).
@@ -188,7 +198,7 @@ class IBAU(Repair):
 
     clean: Annotated[int, Field(ge=1)] = 300
     length: Annotated[int, Field(ge=1)] = 5
-    radius: Annotated[float, Field(gt=0)] = 1.0
+    radius: Annotated[float, Field(gt=0)] = 2.0
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     rounds: Annotated[int, Field(ge=0)] = 5
     fixed_point: Annotated[int, Field(ge=0)] = 5
@@ -234,11 +244,11 @@ class IBAU(Repair):
         losses = []
         for batch in batches:
             leaf = delta.clone().requires_grad_(True)
-            loss = -self.inner(harm, batch, drawn_places(batch, self.length, 1.0, rng))(leaf)
+            loss = harm(batch, drawn_places(batch, self.length, 1.0, rng), leaf)
             (slope,) = torch.autograd.grad(loss, leaf)
             harm.count(batch, forward=1, backward=1)
             losses.append(float(loss.detach()))
-            delta = delta + ASCENT * bound * slope / slope.norm().clamp(min=1e-12)
+            delta = delta + ASCENT * bound * directed(slope)
             delta = delta * min(1.0, bound / max(float(delta.norm()), 1e-12))
         return delta, float(np.mean(losses))
 
