@@ -58,8 +58,7 @@ class DeCE(TrainingRule):
     loss is applied to that. The paper trains for 20 epochs; after 3, alpha has only come down to 0.956 with the default base,
     which differs little from label smoothing alone: sweep ``alpha_base``.
 
-    There is no ``oracle`` or ``random`` training rule: with the poison known one would filter (``filter/oracle``), and
-    training without any rule is the defense ``none``.
+    Its control is ``label_smoothing``: the same labels without the deception.
 
     Attributes:
         alpha_base: decay of alpha per epoch, in (0, 1].
