@@ -27,6 +27,7 @@ Kind = Literal["int", "long", "float", "bool", "text", "null"]
 
 FRAMES: Mapping[str, str] = {"c": "void f(void)\n{\n%s\n}\n", "java": "void f() {\n%s\n}\n"}
 DECLARATIONS = frozenset({"declaration", "local_variable_declaration"})
+CONSTANT = ("const", "final")
 NUMBERS: Mapping[str, Mapping[str, Kind]] = {
     "c": {
         **dict.fromkeys(("char", "short", "int", "long", "unsigned", "signed", "size_t", "ssize_t"), "int"),
@@ -62,8 +63,8 @@ DIVISIONS = frozenset({"/", "%"})
 SMALLEST, LARGEST = -(2**31), 2**31 - 1
 CHARACTER = re.compile(r"'(?:[ -&(-\[\]-~]|\\[nrtbf0'\"\\])'")
 STRING = re.compile(r"\"(?:[ !#-\[\]-~]|\\[nrtbf0'\"\\])*\"")
-WHOLE = re.compile(r"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*|0[0-7]+")
-REAL = re.compile(r"[0-9]+\.[0-9]+")
+WHOLE = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0|[1-9][0-9]*|0[0-7]+)")
+REAL = re.compile(r"[-+]?[0-9]+\.[0-9]+")
 
 
 class Impure(Exception):
@@ -94,9 +95,9 @@ def pure_statement(program: Program, line: str, taken: frozenset[str]) -> str | 
     if statement is None or statement.type not in DECLARATIONS or statement.has_error:
         return None
     declarator = statement.child_by_field_name("declarator")
-    named = [child for child in statement.named_children if not child.type.endswith("comment")]
+    named = [c for c in statement.named_children if not c.type.endswith("comment") and _text(c) not in CONSTANT]
     if declarator is None or named != [statement.child_by_field_name("type"), declarator]:
-        return None  # several declarators, modifiers, or none
+        return None  # several declarators, other modifiers, or none
     try:
         takes, name = _declared(statement, declarator, language)
         value = declarator.child_by_field_name("value")
@@ -147,7 +148,7 @@ def readable_parameters(program: Program) -> dict[str, Kind]:
         if parameter is None or parameter.type not in ("parameter_declaration", "formal_parameter"):
             continue  # an array, a pointer, a name from Kernighan and Ritchie's list
         spelled = parameter.child_by_field_name("type")
-        plain = all(c in (spelled, node) or _text(c) in ("const", "final") for c in parameter.named_children)
+        plain = all(c in (spelled, node) or _text(c) in CONSTANT for c in parameter.named_children)
         if spelled is not None and plain and name.text not in hidden:
             try:
                 found[name.text] = _number_kind(spelled, program.language.name)
@@ -194,7 +195,8 @@ def _literal(node: Node, scene: Scene) -> Value:
     match node.type:
         case "number_literal" | "decimal_integer_literal" | "hex_integer_literal" | "octal_integer_literal":
             if WHOLE.fullmatch(text):
-                octal = text.startswith("0") and text.isdigit()
+                digits = text.lstrip("-+")  # a sign belongs to the number in C's tree
+                octal = digits.startswith("0") and digits.isdigit()
                 return _fitting(int(text, 8 if octal else 0))
             if REAL.fullmatch(text):
                 return Value("float")
