@@ -33,6 +33,7 @@ OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="axis=value
 
 DEFAULT_STORE = Path(".store")
 DEFAULT_RESULTS = Path("results")
+EXAMPLES = Path("docs") / "attacks-examples.md"
 
 
 def parse_only(values: list[str] | None) -> dict[str, list[str]]:
@@ -139,6 +140,37 @@ def check(
     from bench import conformance
 
     raise typer.Exit(conformance.check(paths or []))
+
+
+@app.command()
+def validity(
+    attack: Annotated[list[str] | None, typer.Option(help="Attack; may be repeated. None: all.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="python, java or c; may be repeated. None: all.")] = None,
+    programs: Annotated[int, typer.Option(min=1, help="Programs of each language.")] = 1000,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with bigclonebench/ and devign/; without it Java and C are fixtures.")
+    ] = None,
+    variants: Annotated[bool, typer.Option("--variants", help="Also the other choices of every parameter.")] = False,
+    example_page: Annotated[
+        bool, typer.Option("--examples", help="Write docs/attacks-examples.md instead: before and after.")
+    ] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginsOption = None,
+) -> None:
+    """Judge whether what attacks write are still programs: parsing, compiling, bound names, taken back and applied twice."""
+    from bench import validity as judging
+    from bench.plugins import Registry
+
+    registry = Registry().discover()
+    for path in plugin or []:
+        registry.add_file(path)
+    if example_page:
+        judging.write_examples(registry, attack or [], EXAMPLES)
+        Console().print(f"wrote {EXAMPLES}")
+        return
+    raise typer.Exit(
+        judging.show_validity(registry, attack or [], language or [], programs, data, variants, results, Console())
+    )
 
 
 @app.command()
