@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,12 @@ class Check:
     name: str
     rule: str
     run: Callable[[Subject], None]
+
+
+@cache
+def project_plugins() -> Registry:
+    """The project's own and installed plugins, for attacks that are made of others."""
+    return Registry().discover()
 
 
 @dataclass
