@@ -39,12 +39,10 @@ def _swapped(program: Program, node: Node, left: Node, operator: Node, right: No
     chained = PRECEDENCE.get(_operator(left)) == PRECEDENCE[operator.type]
     if chained or exposes_macro(program, left) or exposes_macro(program, right):
         return
-    edits = (
-        over(program, left, text(program, right)),
-        over(program, operator, FLIPPED[operator.type]),
-        over(program, right, text(program, left)),
-    )
-    yield Change(edits, node)
+    edits = [over(program, left, text(program, right)), over(program, right, text(program, left))]
+    if FLIPPED[operator.type] != operator.type:
+        edits.append(over(program, operator, FLIPPED[operator.type]))
+    yield Change(tuple(edits), node)
 
 
 def _operator(node: Node) -> str:

@@ -53,13 +53,10 @@ def to_literal_first(program: Program) -> Iterator[Change]:
 
 
 def _swapped(program: Program, node: Node, left: Node, operator: str, right: Node) -> Change:
-    sign = node.children_by_field_name("operators")[0]
-    edits = (
-        over(program, left, text(program, right)),
-        over(program, sign, FLIPPED[operator]),
-        over(program, right, text(program, left)),
-    )
-    return Change(edits, node)
+    edits = [over(program, left, text(program, right)), over(program, right, text(program, left))]
+    if FLIPPED[operator] != operator:
+        edits.append(over(program, node.children_by_field_name("operators")[0], FLIPPED[operator]))
+    return Change(tuple(edits), node)
 
 
 def is_literal(program: Program, node: Node) -> bool:
