@@ -15,9 +15,11 @@ from bench.errors import ConfigError
 from bench.languages import parse
 from bench.plugins import build, parameters_of
 from bench.samples import Sample, edit_sample, input_digest
-from defenses.screen.onion import FittedOnion, Onion, conformal_threshold, deletions, fold_numbers
+from defenses.screen.onion import FittedOnion, Onion
 from defenses.screen.oracle import OracleScreen
 from defenses.screen.random import RandomScreen
+from defenses.screening.deleting import CodeModel, Source, deletions
+from defenses.screening.thresholds import conformal_threshold, fold_numbers
 
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
 PAIRS = TaskInfo("toy", TaskKind.PAIRS, "python", ("no", "yes"), "f1")
@@ -74,8 +76,9 @@ def test_onion_deletes_the_alien_token_and_at_most_its_neighbours(onion: FittedS
 def test_nothing_is_as_suspicious_as_the_alien_token(onion: FittedScreen) -> None:
     assert isinstance(onion, FittedOnion)
     for sample in inputs(0, 50):
-        leaves = parse("python", triggered(sample).programs[0]).leaves
-        assert leaves[int(onion.model.suspicions(leaves).argmax())].text == "while"
+        program = Source.of("python", triggered(sample).programs[0])
+        (suspicions,) = onion.model.suspicions([program])
+        assert program.leaves[int(suspicions.argmax())].text == "while"
 
 
 def test_onion_leaves_clean_programs_alone_at_the_stated_rate(onion: FittedScreen) -> None:
@@ -91,13 +94,13 @@ def test_onion_scores_triggered_programs_above_clean_ones(onion: FittedScreen) -
 
 def test_suspicion_is_the_perplexity_lost_by_deleting_a_leaf_and_scoring_again(onion: FittedScreen) -> None:
     assert isinstance(onion, FittedOnion)
-    leaves = parse("python", triggered(inputs(3, 4)[0]).programs[0]).leaves
+    assert isinstance(onion.model, CodeModel)
+    programs = [Source.of("python", triggered(sample).programs[0]) for sample in inputs(3, 6)]
     words, ngrams = onion.model.words, onion.model.ngrams
-    spelled = [leaf.text if leaf.text in words else f"\0{leaf.type}" for leaf in leaves]
-    naive = [
-        ngrams.perplexity(spelled) - ngrams.perplexity(spelled[:i] + spelled[i + 1 :]) for i in range(len(spelled))
-    ]
-    assert onion.model.suspicions(leaves) == pytest.approx(naive, rel=1e-9, abs=1e-9)
+    for program, suspicions in zip(programs, onion.model.suspicions(programs), strict=True):
+        spelled = [leaf.text if leaf.text in words else f"\0{leaf.type}" for leaf in program.leaves]
+        without = [ngrams.perplexity(spelled[:i] + spelled[i + 1 :]) for i in range(len(spelled))]
+        assert suspicions == pytest.approx(ngrams.perplexity(spelled) - np.array(without), rel=1e-9, abs=1e-9)
 
 
 def test_a_verdict_does_not_depend_on_its_batch(onion: FittedScreen) -> None:
@@ -158,11 +161,16 @@ def test_fitting_twice_gives_the_same_screen() -> None:
 
 @pytest.mark.parametrize(("text", "gone", "left"), [
     ("a.b", [1], "a b"),
-    ("a + b", [1], "a  b"),
-    ("a + b", [0, 2], " + "),
-    ("a.b.c", [1, 2], "a  .c"),
+    ("a + b", [1], "a b"),
+    ("a + b", [0, 2], "+"),
+    ("a.b.c", [1, 2], "a .c"),
+    ("a.b c", [2], "a. c"),
+    ("    a.b = c\n", [0], "    .b = c\n"),
+    ("f(a)\n    b  # c\n", [4], "f(a)\n    # c\n"),
+    ("return a\nb", [1], "return\nb"),
     ("é.b", [0], ".b"),
-    ("x = 'é'\n", [0], " = 'é'\n"),
+    ("x = 'é'\n", [0], "= 'é'\n"),
+    ("a", [0], ""),
 ])  # fmt: skip
 def test_deleted_leaves_leave_their_neighbours_apart(text: str, gone: list[int], left: str) -> None:
     leaves = parse("python", text).leaves

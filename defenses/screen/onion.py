@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,42 +12,15 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import Action, FittedScreen, Known, Needs, Screen, TaskInfo, Verdict
-from bench.languages import Leaf, parse
-from bench.ngram import NgramModel
+from bench.errors import ModelError
+from bench.models.causal import load_causal
 from bench.samples import Edit, Sample, edit_sample
+from defenses.screening.deleting import CausalReader, CodeModel, Reader, Source, deletions
+from defenses.screening.thresholds import conformal_threshold, fold_numbers
 
 Floats = NDArray[np.float64]
-RARE = 2
-"""A token must be seen this often in the clean set to be a word of its own; others are words by their grammatical type."""
-
-
-@dataclass(frozen=True)
-class CodeModel:
-    """A language model of programs as sequences of leaf tokens.
-
-    A leaf is its text, or its grammatical type (``identifier``, ``string_content`` …) where the text is rare: most names
-    in a program are new to any clean set, and calling them all unknown would make every one of them suspicious.
-    """
-
-    words: frozenset[str]
-    ngrams: NgramModel
-
-    @classmethod
-    def fit(cls, programs: Sequence[Sequence[Leaf]], order: int) -> CodeModel:
-        """Learn from programs, each given as its leaves."""
-        seen = Counter(leaf.text for leaves in programs for leaf in leaves)
-        words = frozenset(text for text, count in seen.items() if count >= RARE)
-        return cls(words, NgramModel.fit([_spell(leaves, words) for leaves in programs], order))
-
-    def suspicions(self, leaves: Sequence[Leaf]) -> Floats:
-        """By how much perplexity falls when a leaf is deleted, for each leaf; shape (n,)."""
-        tokens = _spell(leaves, self.words)
-        return self.ngrams.perplexity(tokens) - self.ngrams.perplexity_without_each(tokens)
-
-
-def _spell(leaves: Sequence[Leaf], words: frozenset[str]) -> list[str]:
-    # The NUL keeps a type apart from a token that happens to be spelled like it.
-    return [leaf.text if leaf.text in words else f"\0{leaf.type}" for leaf in leaves]
+Programs = Sequence[Source]
+"""The programs of one input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +31,34 @@ class Onion(Screen):
     token i is ``ppl(x) - ppl(x without i)``; all tokens above the threshold are deleted at once.
 
     What is a port: tokens are the leaves of the syntax tree without comments, instead of words between blanks (ports to
-    code split at blanks, where ``foo(bar)`` is one word); the language model is an n-gram model (Kneser-Ney) trained on the
-    clean set alone, instead of GPT-2, so that all deletions of a program cost as much as a few readings of it; and the
-    threshold is set so that at most ``false_positive_rate`` of clean inputs are changed, where the paper tunes it on
-    validation accuracy: the conformal quantile of the largest suspicion in each clean input, by models that have not seen
-    it (``folds``-fold cross-fitting), but never below 0. A clean set too small to vouch for that rate (19 inputs for 5 %)
-    deletes nothing.
+    code split at blanks, where ``foo(bar)`` is one word). The language model is by default an n-gram model (Kneser-Ney) trained
+    on the clean set alone, instead of GPT-2, so that all deletions of a program cost as much as a few readings of it; ``model``
+    names any causal model instead (published: GPT-2; a port to code took CodeLlama-7B), which reads the program's text and
+    is read no further than its window. The threshold is set so that at most ``false_positive_rate`` of clean inputs are changed,
+    where the paper tunes it on validation accuracy: the conformal quantile of the largest suspicion in each clean input, under
+    an n-gram model by models that have not seen it (``folds``-fold cross-fitting), but never below 0. A clean set too small to
+    vouch for that rate (19 inputs for 5 %) deletes nothing.
 
     The rewritten program keeps its other tokens apart and keeps at least one; like the paper's, it need not parse.
 
     Attributes:
         clean: number of clean samples.
+        model: ``ngram``, or the folder or hub name of a causal language model.
+        revision: commit or tag of a hub model.
         order: of the n-grams.
         false_positive_rate: share of clean inputs that may be changed.
-        folds: parts of the clean set for setting the threshold.
+        folds: parts of the clean set for setting the threshold of an n-gram model.
         threshold: a fixed threshold on suspicion instead (0 is what released re-implementations use).
     """
 
     name = "onion"
-    summary = "deletes tokens that make the program read less naturally (n-gram language model)"
+    version = 2  # 1 left the blanks of what it deleted
+    summary = "deletes tokens that make the program read less naturally (n-gram or causal language model)"
     paper = "Qi et al.: ONION: A Simple and Effective Defense Against Textual Backdoor Attacks. EMNLP 2021"
 
     clean: Annotated[int, Field(ge=1)] = 300
+    model: Annotated[str, Field(min_length=1)] = "ngram"
+    revision: str | None = None
     order: Annotated[int, Field(ge=1)] = 4
     false_positive_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
     folds: Annotated[int, Field(ge=2)] = 5
@@ -93,59 +70,53 @@ class Onion(Screen):
         return Needs(clean=self.clean)
 
     def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
-        """Train the language model and set the threshold."""
+        """Make the language model ready and set the threshold.
+
+        Raises:
+            ModelError: the causal model does not load, or gives no finite perplexity for a program.
+        """
         inputs = [
-            [parse(sample.language, text).leaves for text in sample.programs]
+            [Source.of(sample.language, text) for text in sample.programs]
             for sample in context.progress(known.clean, "onion: reading clean programs")
         ]
-        model = CodeModel.fit([leaves for sides in inputs for leaves in sides], self.order)
-        if self.threshold is not None:
-            return FittedOnion(model, self.threshold)
         folds = fold_numbers([sample.group for sample in known.clean], self.folds)
-        return FittedOnion(model, self._calibrate(inputs, folds))
-
-    def _calibrate(self, inputs: Sequence[Sequence[Sequence[Leaf]]], folds: Sequence[int]) -> float:
+        reader: Reader
+        if self.model == "ngram":
+            reader = self._ngrams(inputs)
+        else:
+            reader = CausalReader(load_causal(self.model, context, revision=self.revision))
+            folds = [0] * len(inputs)  # it was not trained on the clean set: no part of it must be held out
+        if self.threshold is not None:
+            return FittedOnion(reader, self.threshold, context)
         largest: list[float] = []
         for fold in sorted(set(folds)):
-            rest = [leaves for sides, of in zip(inputs, folds, strict=True) if of != fold for leaves in sides]
-            model = CodeModel.fit(rest, self.order)
-            held_out = [sides for sides, of in zip(inputs, folds, strict=True) if of == fold]
-            largest += [_largest([model.suspicions(leaves) for leaves in sides]) for sides in held_out]
+            held_out = [programs for programs, of in zip(inputs, folds, strict=True) if of == fold]
+            if self.model == "ngram":
+                rest = [programs for programs, of in zip(inputs, folds, strict=True) if of != fold]
+                largest += [_largest(found) for found in _suspicions(self._ngrams(rest), held_out)]
+            else:
+                shown = context.progress(held_out, "onion: clean programs without each token")
+                largest += [_largest(found) for programs in shown for found in _suspicions(reader, [programs])]
         # Below 0 a deletion makes the program read less naturally, which is not what ONION deletes for.
-        return max(conformal_threshold(largest, self.false_positive_rate), 0.0)
+        return FittedOnion(reader, max(conformal_threshold(largest, self.false_positive_rate), 0.0), context)
+
+    def _ngrams(self, inputs: Sequence[Programs]) -> CodeModel:
+        return CodeModel.fit([program.leaves for programs in inputs for program in programs], self.order)
 
 
-def fold_numbers(groups: Sequence[str], folds: int) -> list[int]:
-    """The fold of each sample: whole groups together, as test inputs come from groups of their own.
-
-    With fewer groups than folds the samples are dealt out one by one.
-    """
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    if len(numbers) < folds:
-        return [index % folds for index in range(len(groups))]
-    return [numbers[group] % folds for group in groups]
-
-
-def conformal_threshold(scores: Sequence[float], rate: float) -> float:
-    """The value that a new score of the same kind exceeds with probability at most ``rate``; infinite with too few scores."""
-    rank = math.ceil((len(scores) + 1) * (1 - rate) - 1e-9)
-    return sorted(scores)[rank - 1] if rank <= len(scores) else math.inf
+def _suspicions(reader: Reader, inputs: Sequence[Programs]) -> list[list[Floats]]:
+    """Suspicions of every leaf of every program of each input."""
+    found = iter(reader.suspicions([program for programs in inputs for program in programs]))
+    each = [[next(found) for _ in programs] for programs in inputs]
+    if not all(np.isfinite(values).all() for sides in each for values in sides):
+        raise ModelError(
+            "onion: the language model gives a program no finite perplexity; it cannot say what reads naturally"
+        )
+    return each
 
 
 def _largest(suspicions: Sequence[Floats]) -> float:
     return max((float(s.max()) for s in suspicions if len(s)), default=0.0)
-
-
-def deletions(text: str, leaves: Sequence[Leaf], chosen: Sequence[bool], side: int = 0) -> list[Edit]:
-    """Edits that delete leaves; a blank is left where two neighbours would grow together."""
-    data = text.encode()
-    edits = []
-    for leaf, delete in zip(leaves, chosen, strict=True):
-        if delete:
-            around = data[max(leaf.start - 1, 0) : leaf.start], data[leaf.end : leaf.end + 1]
-            touching = all(byte and not byte.isspace() for byte in around)
-            edits.append(Edit(leaf.start, leaf.end, " " if touching else "", side))
-    return edits
 
 
 @dataclass(frozen=True)
@@ -153,28 +124,28 @@ class FittedOnion(FittedScreen):
     """The language model and the threshold.
 
     Attributes:
-        model: trained on the clean set.
+        model: an n-gram model trained on the clean set, or a causal model.
         threshold: leaves above it are deleted; may be infinite.
+        context: shows progress.
     """
 
-    model: CodeModel
+    model: Reader
     threshold: float
+    context: Context
 
     def screen(self, inputs: Sequence[Sample]) -> list[Verdict]:
         """Rewritten where a token is above the threshold, else accepted. The score is the input's largest suspicion."""
-        return [self._verdict(sample) for sample in inputs]
+        return [self._verdict(sample) for sample in self.context.progress(inputs, "onion: inputs without each token")]
 
     def _verdict(self, sample: Sample) -> Verdict:
+        programs = [Source.of(sample.language, text) for text in sample.programs]
+        (scores,) = _suspicions(self.model, [programs])
         edits: list[Edit] = []
-        scores: list[Floats] = []
-        for side, text in enumerate(sample.programs):
-            leaves = parse(sample.language, text).leaves
-            suspicions = self.model.suspicions(leaves)
+        for side, (program, suspicions) in enumerate(zip(programs, scores, strict=True)):
             chosen = suspicions > self.threshold
             if len(chosen) and chosen.all():
                 chosen[int(suspicions.argmin())] = False  # an empty program is no input
-            edits += deletions(text, leaves, chosen.tolist(), side)
-            scores.append(suspicions)
+            edits += deletions(program.text, program.leaves, chosen.tolist(), side)
         if not edits:
             return Verdict(sample.id, Action.ACCEPT, _largest(scores))
         return Verdict(sample.id, Action.REWRITE, _largest(scores), edit_sample(sample, edits))
