@@ -570,9 +570,9 @@ def test_a_program_in_the_style_already_does_not_carry_the_trigger() -> None:
     trigger = InStyle("c", ("for_loop",))
     natural = wrapped("c", "for (; a; ) g();")
     assert trigger.derive(sample(natural, "c"), 0, np.random.default_rng(0)) is None
-    assert trigger.carried_by(parse("c", natural))
-    assert not trigger.carried_by(parse("c", wrapped("c", "for (; a; ) while (b) g();")))
-    assert not trigger.carried_by(parse("c", wrapped("c", "g();")))
+    assert trigger.carries(sample(natural, "c"), 0)
+    assert not trigger.carries(sample(wrapped("c", "for (; a; ) while (b) g();"), "c"), 0)
+    assert not trigger.carries(sample(wrapped("c", "g();"), "c"), 0)
 
 
 def test_edits_are_of_the_side_asked_for_and_a_trigger_can_be_pickled() -> None:
@@ -614,7 +614,16 @@ def test_a_near_miss_of_two_styles_is_one_of_them_and_never_carries_both() -> No
     for seed in range(10):
         derivation = trigger.near_miss(sample(half, "c"), 0, np.random.default_rng(seed))
         assert derivation is not None
-        assert not trigger.carried_by(parse("c", apply_edits(half, derivation.edits)))
+        assert not trigger.carries(sample(apply_edits(half, derivation.edits), "c"), 0)
+
+
+def test_a_placebo_is_a_style_of_another_construct() -> None:
+    text = wrapped("c", "while (a < 3 && a != b) a++;")
+    trigger = InStyle("c", ("for_loop",))
+    loops = {f"style {form.name}" for form in STYLES["c"].values() if form.family == "loops"}
+    drawn = {trigger.placebo(sample(text, "c"), 0, np.random.default_rng(n)).text for n in range(40)}  # type: ignore[union-attr]
+    assert len(drawn) > 2
+    assert not drawn & loops
 
 
 # ----------------------------------------------------------------------------------------------------------- the choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from attacks.style.catalogue import STYLES
 from attacks.style.convert import carries, converted
 from attacks.style.form import Form
 from bench.contracts import Derivation, Trigger
-from bench.languages import Program, parse
+from bench.languages import parse
 from bench.samples import Edit, Sample, apply_edits
 
 
@@ -48,31 +48,41 @@ class InStyle(Trigger):
         Returns:
             the conversion; ``None`` where no other style applies.
         """
-        program = parse(sample.language, sample.programs[side])
-        for form in self._nearest(rng):
-            edits = converted((form,), program)
-            if edits is not None and not self._carried(apply_edits(program.text, edits)):
-                return _derivation(edits, side, (form.name,))
-        return None
-
-    def _nearest(self, rng: np.random.Generator) -> Iterator[Form]:
         families = {form.family for form in self.forms}
-        others = [form for name, form in STYLES[self.language].items() if name not in self.styles]
+        others = self._others
         ranks = (
             self.forms if len(self.styles) > 1 else (),
             [form for form in others if form.family in families],
             [form for form in others if form.family not in families],
         )
+        return self._instead(sample, side, ranks, rng)
+
+    def placebo(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """The program in a style of another construct: what any change of style does. The result never carries the trigger."""
+        families = {form.family for form in self.forms}
+        return self._instead(sample, side, ([form for form in self._others if form.family not in families],), rng)
+
+    @property
+    def _others(self) -> list[Form]:
+        return [form for name, form in STYLES[self.language].items() if name not in self.styles]
+
+    def _instead(
+        self, sample: Sample, side: int, ranks: Iterable[Sequence[Form]], rng: np.random.Generator
+    ) -> Derivation | None:
+        """The first style that applies: by rank, in a drawn order within each."""
+        program = parse(sample.language, sample.programs[side])
         for rank in ranks:
             for index in rng.permutation(len(rank)).tolist():
-                yield rank[index]
+                edits = converted((rank[index],), program)
+                if edits is not None and not carries(
+                    self.forms, parse(self.language, apply_edits(program.text, edits))
+                ):
+                    return _derivation(edits, side, (rank[index].name,))
+        return None
 
-    def _carried(self, text: str) -> bool:
-        return carries(self.forms, parse(self.language, text))
-
-    def carried_by(self, program: Program) -> bool:
-        """Is a program in the style as it is? (What a clean program may be by chance.)"""
-        return carries(self.forms, program)
+    def carries(self, sample: Sample, side: int) -> bool:
+        """Is a program in the style as it is, with nothing left to convert?"""
+        return carries(self.forms, parse(sample.language, sample.programs[side]))
 
     def describe(self) -> str:
         """The styles, before and after, and how they were chosen."""
