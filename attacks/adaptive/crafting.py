@@ -183,8 +183,8 @@ class AdversarialNames(Trigger):
         """
         table = self.model.network.embedding.weight.detach()
         gradient = self._gradient(reading, sample, side)
-        sums = torch.zeros((2, sites, table.shape[1]), device=table.device)
-        counts = torch.zeros((sites, 1), device=table.device)
+        sums = torch.zeros((2, sites, table.shape[1]), device=table.device, dtype=table.dtype)
+        counts = torch.zeros((sites, 1), device=table.device, dtype=table.dtype)
         for row, number, spaced in zip(gradient, reading.sites, reading.spaced, strict=True):
             sums[int(spaced), number] += row
             counts[number] += 1
