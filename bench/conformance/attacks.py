@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from bench.conformance.checks import (
     Answer,
     Broken,
@@ -31,7 +33,7 @@ from bench.contracts import Attack, Derivation, Policy, Supplier, TaskKind, Trig
 from bench.languages import well_formed
 from bench.models.training import Trainer
 from bench.plugins import build, parameters_of
-from bench.poisoning import poison
+from bench.poisoning import CONTROLS, poison
 from bench.samples import Sample, apply_edits, digest_of
 
 NULL = "none"
@@ -132,12 +134,15 @@ def behaviour(subject: Subject) -> None:
     _, found, samples = _drawn(subject)
     for (number, side), derivation in found.items():
         before = samples[number].programs[side]
-        after = apply_edits(before, derivation.edits)
-        for values, bound in ARGUMENTS:
-            demand(
-                _outcome(before, values, bound) == _outcome(after, values, bound),
-                f"with the edit {derivation.text!r} the program behaves differently on ({values}, {bound}):\n{after}",
-            )
+        _behaves(before, apply_edits(before, derivation.edits), f"the edit {derivation.text!r}")
+
+
+def _behaves(before: str, after: str, what: str) -> None:
+    for values, bound in ARGUMENTS:
+        demand(
+            _outcome(before, values, bound) == _outcome(after, values, bound),
+            f"with {what} the program behaves differently on ({values}, {bound}):\n{after}",
+        )
 
 
 def _outcome(program: str, values: list[int], bound: int) -> tuple[object, str]:
@@ -185,6 +190,46 @@ def carries_tokens(subject: Subject) -> None:
         carried |= here
     missing = [token for token in tokens if token not in carried]
     demand(not missing or 4 * len(tokens) > len(found), f"tokens() names {missing}, which no triggered program holds")
+
+
+def controls(subject: Subject) -> None:
+    """What a trigger offers beside itself changes programs as well as it does, and is not the trigger."""
+    trigger, found, samples = _drawn(subject)
+    offered = [name for name in CONTROLS if trigger.offers(name)]
+    if not offered:
+        raise Skipped("the trigger offers no near miss and no placebo")
+    for name in offered:
+        with scratch_folder() as folder:
+            context = subject.context(Path(folder), ordinary(subject).schedule)
+            drawn = derive_all(_Control(trigger, name), samples, context)
+        made = {place: derivation for place, derivation in drawn.items() if derivation is not None}
+        demand(bool(made), f"it offers a {name}, which applies to no program of the toy")
+        for (number, side), derivation in made.items():
+            before = samples[number].programs[side]
+            demand(all(e.side == side for e in derivation.edits), f"its {name} edits another side than asked")
+            after = apply_edits(before, derivation.edits)
+            reason = well_formed("python", before, after)
+            demand(
+                reason is None, f"after its {name} {derivation.text!r} the program is no longer well-formed: {reason}"
+            )
+            whole = found.get((number, side))
+            demand(
+                whole is None or apply_edits(before, whole.edits) != after,
+                f"its {name} {derivation.text!r} is the trigger itself",
+            )
+            _behaves(before, after, f"its {name} {derivation.text!r}")
+
+
+@dataclass(frozen=True)
+class _Control(Trigger):
+    """A control of a trigger in the trigger's place."""
+
+    trigger: Trigger
+    name: str
+
+    def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        control = self.trigger.near_miss if self.name == "near_miss" else self.trigger.placebo
+        return control(sample, side, rng)
 
 
 def varies(subject: Subject) -> None:
@@ -347,6 +392,7 @@ FAMILY = Family(
             "Every triggered program holds a token that it names, and every token is held by some.",
             carries_tokens,
         ),
+        Check("controls", "Near misses and placebos edit as well as the trigger, and are not it.", controls),
         Check("varies", "A trigger that says that it varies does.", varies),
         Check("pickles", "A pickled trigger draws the same edits.", pickles),
         Check("policy", "Its policy says how much is poisoned.", states_policy),
