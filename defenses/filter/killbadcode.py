@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -103,6 +103,8 @@ class KillBadCode(Filter):
     name = "killbadcode"
     summary = "drops samples that hold the tokens without which code reads more naturally (n-gram model)"
     paper = "Sun et al.: Show Me Your Code! Kill Code Poisoning: A Lightweight Method Based on Code Naturalness. arXiv 2502.15830"
+    # A third of the toy's 48 clean samples can vouch for no less.
+    toy_parameters: ClassVar[Mapping[str, object]] = {"false_positive_rate": 0.2}
 
     clean: Annotated[int, Field(ge=1)] = 300
     order: Annotated[int, Field(ge=1)] = 4
