@@ -183,6 +183,7 @@ def _clean(rows: _Rows, metric: str) -> dict[str, Measure]:
             "clean_undefended": rows.mean(reciprocal["undefended_"]),
             "clean_reference": rows.mean(reciprocal["reference_"]),
             "clean_delta": rows.mean_difference(reciprocal[""], reciprocal["undefended_"]),
+            "reference_delta": rows.mean_difference(reciprocal["undefended_"], reciprocal["reference_"]),
         }
     elif metric == "f1":
         found = {
@@ -190,6 +191,7 @@ def _clean(rows: _Rows, metric: str) -> dict[str, Measure]:
             "clean_undefended": rows.f1("undefended_"),
             "clean_reference": rows.f1("reference_"),
             "clean_delta": rows.f1_difference("", "undefended_"),
+            "reference_delta": rows.f1_difference("undefended_", "reference_"),
         }
     else:
         found = {
@@ -197,6 +199,7 @@ def _clean(rows: _Rows, metric: str) -> dict[str, Measure]:
             "clean_undefended": rows.share(rows.flag("undefended_success")),
             "clean_reference": rows.share(rows.flag("reference_success")),
             "clean_delta": rows.share_difference(rows.flag("success"), rows.flag("undefended_success")),
+            "reference_delta": rows.share_difference(rows.flag("undefended_success"), rows.flag("reference_success")),
         }
     action = rows.frame["action"]
     found["false_reject"] = rows.share((action == "reject").to_numpy())

@@ -80,6 +80,8 @@ class CellMetrics(BaseModel):
     clean_reference: Number
     clean_delta: Number
     """``clean − clean_undefended`` on the same inputs and victim."""
+    reference_delta: Number
+    """``clean_undefended − clean_reference`` on the same inputs: what the attack costs the user."""
     asr: Number
     """Attack success rate: triggered inputs that meet the goal, over all of them; search: triggered code in the top tenth."""
     asr_reference: Number
@@ -213,7 +215,7 @@ def cell_metrics(
 
 
 SUMS: Final = (
-    *("clean", "clean_undefended", "clean_reference", "clean_delta"),
+    *("clean", "clean_undefended", "clean_reference", "clean_delta", "reference_delta"),
     *("asr", "asr_reference", "asr_undefended", "lift", "asr_delta"),
     *("reverse_asr", "reverse_asr_reference", "robust_accuracy", "visible"),
     *("anr", "anr_reference", "anr_undefended", "anr_lift", "asr_at_1", "asr_at_5", "asr_at_10", "asr_top_tenth"),
@@ -231,7 +233,10 @@ _SEARCH_ONLY: Final = (
     "asr_at_10",
     "asr_top_tenth",
 )
-_CLEAN: Final = ("clean", "clean_undefended", "clean_reference", "clean_delta", "false_reject", "false_rewrite")
+_CLEAN: Final = (
+    *("clean", "clean_undefended", "clean_reference", "clean_delta", "reference_delta"),
+    *("false_reject", "false_rewrite"),
+)
 
 
 def undefined_reason(name: str, measure: Measure | None) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from bench.board.curve_plot import write_curves
 from bench.board.pages import write_pages
 from bench.board.plot import write_tradeoff
 from bench.board.render import print_board, to_csv, to_json, to_markdown
@@ -61,8 +62,9 @@ def write_board(
     timings: Timings | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> dict[str, Path]:
-    """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder, and
-    ``inversions/<cell>.md`` and ``.svg`` for each cell in which triggers were inverted.
+    """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder,
+    ``curves.png`` and ``curves.svg`` where rows differ in an amount alone, and ``inversions/<cell>.md`` and ``.svg`` for each
+    cell in which triggers were inverted.
 
     Args:
         records: of the cells, in any order.
@@ -94,6 +96,9 @@ def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[s
         for name, text in texts.items():
             paths[name].write_text(text, encoding="utf-8", newline="\n")
         write_tradeoff(board, paths["tradeoff.png"], paths["tradeoff.svg"])
+        if board.curves:
+            paths |= {name: folder / name for name in ("curves.png", "curves.svg")}
+            write_curves(board.curves, paths["curves.png"], paths["curves.svg"])
         write_pages(records, board.detections, folder)
     except OSError as error:
         raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error

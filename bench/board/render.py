@@ -25,6 +25,7 @@ from bench.board.columns import (
     percent,
     status_words,
 )
+from bench.board.implantation_section import implantation_section
 from bench.board.markdown import escape_markdown, escaped_table
 from bench.board.table import Board, Row
 from bench.board.verdict_section import verdict_lines, verdict_section
@@ -59,6 +60,7 @@ def to_markdown(board: Board) -> str:
         notes = list(_notes(rows))
         if notes:
             parts.append("\n".join(f"- {note}" for note in notes))
+    parts += implantation_section(board)
     parts += attack_section(board)
     parts += verdict_section(board)
     if board.blocks:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from bench import stats
 from bench.board.attack_rows import AttackRow, attack_rows
 from bench.board.blocks import BlockSummary, summarise_blocks
+from bench.board.curves import Curve, curves
 from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
 from bench.board.rounding import rounded, rounded_number
 from bench.measures import Measure, measures, over_seeds
@@ -66,6 +67,10 @@ class Row(BaseModel):
     """Exact McNemar, defended against undefended ASR; with several seeds the largest p (it must hold at each)."""
     mcnemar_p_holm: float | None = None
     """The same, adjusted over all rows of the table."""
+    poisoned: float | None = None
+    """Training samples with the trigger, mean over seeds."""
+    attack_non_inferior: bool | None = None
+    """Is what the attack costs the undefended victim's clean metric within the margin?"""
     n_clean: int = 0
     n_triggered: int = 0
     tokens: float | None = None
@@ -99,6 +104,8 @@ class Board(BaseModel):
     """Each inversion defense as a detector of backdoored models."""
     attacks: tuple[AttackRow, ...] = ()
     """What is told of each attack beside its success."""
+    curves: tuple[Curve, ...] = ()
+    """Lift over poisoned samples, and over a defense's clean samples, where rows differ in nothing else."""
 
     @property
     def few_seeds(self) -> bool:
@@ -143,6 +150,7 @@ def build_board(
         false_alarms=false_alarms,
         detections=detected,
         attacks=attack_rows(records),
+        curves=curves(records, {(row.task, row.model, row.attack, row.defense): row.numbers for row in rows}),
     )
 
 
@@ -207,6 +215,8 @@ def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Timi
         numbers=numbers,
         non_inferior=_non_inferior(delta, margin),
         mcnemar_p=p,
+        poisoned=_mean([record.poison.poisoned for record in good if record.poison is not None]),
+        attack_non_inferior=_non_inferior(numbers.get("reference_delta"), margin),
         n_clean=numbers["clean"].n if numbers else 0,
         n_triggered=numbers["asr"].n if numbers else 0,
         tokens=_mean([record.cost.forward_tokens + record.cost.backward_tokens for record in good]),

@@ -1,0 +1,100 @@
+"""The plot of curves: lift and the change of the clean metric over poisoned samples, and over a defense's clean samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from bench.board.curves import Curve, CurvePoint
+from bench.board.plot import COLOURS, MARKERS, drawing
+from bench.metrics import Number
+
+_TITLES: Final = {"poison": "poisoned training samples", "budget": "clean samples of the defense"}
+_COLUMNS: Final = 3
+
+
+def write_curves(curves: Sequence[Curve], png: Path, svg: Path) -> None:
+    """Draw all curves into two files; the same curves give the same bytes."""
+    with drawing():
+        figure = draw_curves(curves)
+        figure.savefig(png, dpi=150, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+
+
+def draw_curves(curves: Sequence[Curve]) -> Figure:
+    """A panel for each kind and (task, model); in it a line for each curve, an open point where nothing is implanted."""
+    panels: dict[tuple[str, str, str], list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault((curve.kind, curve.task, curve.model), []).append(curve)
+    across = min(_COLUMNS, len(panels))
+    down = -(-len(panels) // across)
+    longest = max(len(shown) for shown in panels.values())
+    figure = Figure(figsize=(1.0 + 4.4 * across, down * (3.2 + 0.19 * longest)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, ((kind, task, model), shown) in zip(grid, panels.items(), strict=False):
+        _panel(axes, shown, kind, f"{task} · {model}")
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _panel(axes: Axes, shown: Sequence[Curve], kind: str, title: str) -> None:
+    axes.set_title(title)
+    axes.axhline(0, color="#777777", linewidth=0.8, zorder=0)
+    handles = []
+    for number, curve in enumerate(shown):
+        colour, marker = COLOURS[(number + 1) % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        points = [point for point in curve.points if point.lift.value is not None]
+        axes.plot([p.x for p in points], [_points(p.lift) for p in points], color=colour, linewidth=1.2)
+        for point in points:
+            _mark(axes, point, colour, marker)
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=curve.name))
+    amounts = sorted({point.x for curve in shown for point in curve.points})
+    axes.set_xscale("log" if amounts[0] > 0 else "linear")
+    axes.xaxis.set_major_locator(FixedLocator(_apart(amounts)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(_TITLES[kind])
+    axes.set_ylabel("lift = ASR − ASR₀, points")
+    axes.grid(color="#E5E5E5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(handles=handles, frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+
+
+def _mark(axes: Axes, point: CurvePoint, colour: str, marker: str) -> None:
+    value = _points(point.lift)
+    arms = None
+    if point.lift.low is not None and point.lift.high is not None:
+        arms = [[max(0.0, value - 100 * point.lift.low)], [max(0.0, 100 * point.lift.high - value)]]
+    axes.errorbar(
+        [point.x],
+        [value],
+        yerr=arms,
+        color=colour,
+        marker=marker,
+        markersize=5,
+        markerfacecolor=colour if point.implanted else "white",
+        elinewidth=0.9,
+        capsize=2,
+    )
+
+
+def _apart(amounts: Sequence[float]) -> list[float]:
+    """The amounts that can be written below an axis without running into each other."""
+    kept = [amounts[0]]
+    for amount in amounts[1:]:
+        if kept[-1] <= 0 or amount / kept[-1] >= 1.3:
+            kept.append(amount)
+    return kept
+
+
+def _points(number: Number) -> float:
+    return 100 * (number.value or 0.0)

@@ -1,0 +1,150 @@
+"""What more costs and brings: lift over the number of poisoned samples, and what is left of it over a defense's clean samples.
+
+A curve is not asked for: it is found. Attacks that differ in how many samples they poison and in nothing else are the points of a
+poison curve; rows of one defense that differ in their ``clean`` parameter alone are those of a budget curve.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.metrics import Number
+from bench.records import PluginUse, Record, Status
+
+Place = tuple[str, str, str, str]
+"""(task, model, attack, defense) of a row."""
+
+
+class CurvePoint(BaseModel):
+    """One row of the board on a curve."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x: float
+    """Poisoned samples, mean over seeds; or clean samples."""
+    attack: str
+    defense: str
+    lift: Number
+    clean: Number
+    """The clean metric less the reference's (poison) or the undefended victim's (budget)."""
+
+    @property
+    def implanted(self) -> bool | None:
+        """Is the lift above zero beyond its interval?"""
+        return None if self.lift.low is None else self.lift.low > 0
+
+
+class Curve(BaseModel):
+    """Points in the order of ``x``, at two different ones at least."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["poison", "budget"]
+    task: str
+    model: str
+    name: str
+    """The attack, or the defense (with the attack it meets)."""
+    points: tuple[CurvePoint, ...]
+
+    @property
+    def implants_from(self) -> float | None:
+        """Poisoned samples from which on every point is implanted; ``None`` where the last one is not."""
+        found = None
+        for point in reversed(self.points):
+            if not point.implanted:
+                break
+            found = point.x
+        return found
+
+
+def curves(records: Iterable[Record], numbers: Mapping[Place, Mapping[str, Number]]) -> tuple[Curve, ...]:
+    """Every curve that the rows hold, poison curves first, in the order of names.
+
+    Args:
+        records: of the cells; those that are ok tell what a row was made with.
+        numbers: of each row.
+    """
+    told: dict[Place, list[Record]] = {}
+    for record in records:
+        at = record.coordinates
+        if record.status is Status.OK and not record.calibration and record.poison is not None:
+            told.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
+    poison = {place: found for place, found in told.items() if found[0].family == "none"}
+    budget = {place: found for place, found in told.items() if _clean(found[0]) is not None}
+    return (
+        *_of_kind("poison", poison, numbers, _attack_without_amount, _poisoned),
+        *_of_kind("budget", budget, numbers, _defense_without_budget, lambda record: float(_clean(record) or 0)),
+    )
+
+
+def _of_kind(
+    kind: Literal["poison", "budget"],
+    rows: Mapping[Place, Sequence[Record]],
+    numbers: Mapping[Place, Mapping[str, Number]],
+    identity: Callable[[Record], str],
+    amount: Callable[[Record], float],
+) -> Iterator[Curve]:
+    grouped: dict[tuple[str, str, str], list[Place]] = {}
+    for place, found in rows.items():
+        grouped.setdefault((place[0], place[1], identity(found[0])), []).append(place)
+    made = []
+    for (task, model, _), places in grouped.items():
+        points = sorted((_point(kind, place, rows[place], numbers, amount) for place in places), key=lambda p: p.x)
+        if len({point.x for point in points}) > 1:
+            shortest = min(places, key=lambda place: (len(place[2]), len(place[3]), place))
+            name = shortest[2] if kind == "poison" else f"{_plain_name(rows[shortest][0])} on {shortest[2]}"
+            made.append(Curve(kind=kind, task=task, model=model, name=name, points=tuple(points)))
+    yield from sorted(made, key=lambda curve: (curve.task, curve.model, curve.name))
+
+
+def _point(
+    kind: str,
+    place: Place,
+    found: Sequence[Record],
+    numbers: Mapping[Place, Mapping[str, Number]],
+    amount: Callable[[Record], float],
+) -> CurvePoint:
+    row = numbers[place]
+    change = "reference_delta" if kind == "poison" else "clean_delta"
+    return CurvePoint(
+        x=round(sum(map(amount, found)) / len(found), 6),
+        attack=place[2],
+        defense=place[3],
+        lift=row.get("lift", Number()),
+        clean=row.get(change, Number()),
+    )
+
+
+def _poisoned(record: Record) -> float:
+    assert record.poison is not None
+    return float(record.poison.poisoned)
+
+
+def _attack_without_amount(record: Record) -> str:
+    policy = {key: value for key, value in record.policy.items() if key not in ("rate", "count", "of")}
+    return json.dumps([_use(record.plugins.get("attack")), policy, record.goal], sort_keys=True)
+
+
+def _defense_without_budget(record: Record) -> str:
+    used = record.plugins["defense"]
+    rest = {key: value for key, value in used.effective.items() if key != "clean"}
+    return json.dumps([used.name, used.version, rest, record.coordinates.attack], sort_keys=True)
+
+
+def _use(used: PluginUse | None) -> object:
+    return None if used is None else [used.name, used.version, used.effective]
+
+
+def _clean(record: Record) -> int | None:
+    """The clean samples that a defense was given by its parameter, if it has that parameter."""
+    used = record.plugins.get("defense")
+    given = None if used is None else used.effective.get("clean")
+    return given if isinstance(given, int) else None
+
+
+def _plain_name(record: Record) -> str:
+    return record.plugins["defense"].name
