@@ -317,6 +317,7 @@ REFUSED = [
     ("c", "postfix_step", "++*p; g(++a);"),
     ("c", "greater_comparisons", "return g() < h();"),
     ("c", "greater_comparisons", "return p[a] < g();"),
+    ("c", "greater_comparisons", "return g(a) < a;"),
     ("c", "greater_comparisons", "g(&a);\nreturn a < g();"),
     ("c", "greater_comparisons", "return a++ < b;"),
     ("c", "greater_comparisons", "return a < LIMIT;"),
@@ -338,6 +339,7 @@ REFUSED = [
     ("c", "early_exit", "if (a) { g(); } else { h(); }"),
     ("c", "else_after_exit", "if (a) return 1;\n#ifdef X\ng();\n#endif"),
     ("c", "else_after_exit", "while (a) g();"),
+    ("c", "else_after_exit", "return ({\n    if (a) return 1;\n    b;\n});"),
     ("c", "nested_conditions", "if (a && b) g(); else h();"),
     ("c", "nested_conditions", "if (a && FLAGS) g();"),
     ("c", "joined_conditions", "if (a) { if (b) g(); else h(); }"),
@@ -537,7 +539,7 @@ def instructions(text: str) -> list[list[tuple[str, object]]]:
 @pytest.mark.parametrize("style", ["not_is", "is_not", "double_quotes", "single_quotes", "return_none", "bare_return"])
 def test_python_compiles_to_the_same_instructions(style: str) -> None:
     changed = 0
-    extra = ["def f(x):\n    return not x is 1 or not x in (y, 'a')\n", "def f(x):\n    return None\n"]
+    extra = ["def f(x, y):\n    return not x is y or not x in (y, 'a')\n", "def f(x):\n    return None\n"]
     for text in [*real_functions(), *extra]:
         after = turned("python", style, text)
         try:

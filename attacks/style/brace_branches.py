@@ -199,7 +199,7 @@ def _moved(program: Program, start: int, end: int, margin: str) -> str | None:
 def nest(program: Program) -> Iterator[Change]:
     """``if (c) { return; } B`` → ``if (c) { return; } else { B }``, with all that follows in the block.
 
-    Not with directives, cases or labels of the block among ``B``.
+    Not with directives, cases or labels of the block among ``B``, nor where the block's last statement is its value (GNU C).
     """
     for node, _, first, second in ifs(program):
         if second is not None or not in_list(node) or not leaves(first) or node.parent is None:
@@ -207,6 +207,8 @@ def nest(program: Program) -> Iterator[Change]:
         after = [child for child in node.parent.named_children if child.start_byte >= node.end_byte]
         statements = [child for child in after if child.type not in COMMENTS]
         if not statements or any(_stays(child) for child in statements) or not begins_line(program, node.start_byte):
+            continue
+        if node.parent.parent is not None and node.parent.parent.type == "parenthesized_expression":
             continue
         last = after[-1]
         if last.end_byte > node.parent.end_byte - 1 or not begins_line(program, after[0].start_byte):

@@ -118,7 +118,8 @@ def _operands(node: Node | None) -> Iterator[Node]:
 def to_explicit(program: Program) -> Iterator[Change]:
     """``x`` → ``x != 0`` and ``!x`` → ``x == 0`` (Java: ``x == true``, ``x == false``) where ``x`` is tested for truth.
 
-    C defines a test as the comparison with zero; a Java ``Boolean`` is unboxed in both forms.
+    C defines a test as the comparison with zero; a Java ``Boolean`` is unboxed in both forms. (Taken on trust: a call in a Java test
+    gives a ``boolean`` or ``Boolean`` by its declaration, not by inference from the test.)
     """
     yes, no = ("== true", "== false") if program.language.name == "java" else ("!= 0", "== 0")
     for node in truth_tests(program):

@@ -52,14 +52,19 @@ class Grade(IntEnum):
 def movable(program: Program, left: Node, right: Node) -> bool:
     """Does it make no difference which of two expressions is evaluated first?
 
-    In C a failing read is undefined in either order; in Java it is an exception, and two must not change places.
+    In C a failing read is undefined in either order; in Java it is an exception, and two must not change places. A C call may be a
+    macro that assigns to its arguments: it must not name what the other side reads.
     """
     low, high = sorted((grade(program, left), grade(program, right)))
     if low is Grade.CONSTANT or high is Grade.LOCAL:
         return True
     if low is Grade.LOCAL:
-        return high <= Grade.CALLS
+        return high <= Grade.CALLS and (program.language.name != "c" or not _words(left) & _words(right))
     return high is Grade.READS and program.language.name == "c"
+
+
+def _words(node: Node) -> set[bytes | None]:
+    return {inner.text for inner in within(node) if inner.type == "identifier"}
 
 
 def grade(program: Program, node: Node) -> Grade:

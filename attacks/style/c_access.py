@@ -12,7 +12,10 @@ from bench.samples import Edit
 
 
 def to_pointers(program: Program) -> Iterator[Change]:
-    """``a[i]`` → ``(*(a + i))``: the same by definition (C11 6.5.2.1)."""
+    """``a[i]`` → ``(*(a + i))``: the same by definition (C11 6.5.2.1).
+
+    A compiler's vector types are no arrays: there it would not compile.
+    """
     for node in of(program, "subscript_expression"):
         array, index = field(node, "argument"), field(node, "index")
         if array is None or index is None or len(node.named_children) != 2:
