@@ -61,9 +61,7 @@ class Insertion:
 
 def _inside(row: Row, special: set[int]) -> tuple[int, int]:
     """First and last place where a token can be put: behind what opens the row, before what closes it."""
-    first, last = 0, len(row)
-    while first < last and row[first] in special:
-        first += 1
-    while last > first and row[last - 1] in special:
-        last -= 1
-    return first, last
+    ordinary = [place for place, token in enumerate(row) if token not in special]
+    if not ordinary:  # an empty program: between what opens and what closes it
+        return len(row) // 2, len(row) // 2
+    return ordinary[0], ordinary[-1] + 1
