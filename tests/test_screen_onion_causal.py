@@ -20,7 +20,7 @@ from bench.plugins import build
 from bench.samples import Sample
 from defenses.screen.onion import FittedOnion, Onion
 from defenses.screening.deleting import CausalReader, Source
-from tests.test_causal import save
+from tests.causal_toys import save
 
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
 

@@ -12,7 +12,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from bench.context import Context
 from bench.models.causal import CausalModel, load_causal
 from bench.models.prefixes import variant_log_likelihoods
-from tests.test_causal import BUILDERS, save, tokenizer
+from tests.causal_toys import BUILDERS, save, tokenizer
 
 TOLERANCE = 1e-4
 """Of a log-probability summed over some dozen tokens in single precision."""

@@ -6,8 +6,7 @@ token has a probability too. No special token is added otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.context import Context, Cost
 from bench.errors import ModelError
-from bench.models.encoders import check_folder, fast_tokenizer, is_causal, special_tokens
-from bench.models.hush import quiet
+from bench.models.encoders import is_causal
+from bench.models.loading import load_language_model
 from bench.models.tokens import batches, pad
 
 Floats = NDArray[np.float64]
@@ -194,44 +193,8 @@ def load_causal(
         ModelError: it does not load, it is no causal model, or it has no weights as safetensors. Code that comes with a model
             is never run.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir() or name.startswith((".", "/", "~")):
-        check_folder(folder)
-        network, tokenizer = _load(str(folder), {"local_files_only": True}, f"model folder {folder}")
-    elif revision is None:
-        raise ModelError(
-            f"{name!r} is no folder here. If it is a Hugging Face hub name, pin it: set 'revision' to a commit"
-        )
-    else:
-        network, tokenizer = _load(name, {"revision": revision}, f"hub model {name}@{revision}")
+    network, tokenizer = load_language_model(name, revision, AutoModelForCausalLM, is_causal, "causal language model")
     return CausalModel(name, network, tokenizer, context.device, context.cost, batch_tokens)
-
-
-def _load(source: str, where: Mapping[str, Any], title: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    try:
-        with quiet(), torch.random.fork_rng(devices=[]):
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
-            if not is_causal(config):
-                raise ModelError(f"{title} is a {config.model_type!r} model, which is no causal language model")
-            options = {**where, "use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, config=config, output_loading_info=True, **options
-            )
-            network, report = loaded
-            tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, **where)
-    except ModelError:
-        raise
-    except Exception as error:  # transformers, the hub client and safetensors raise a dozen kinds
-        raise ModelError(f"{title} does not load: {type(error).__name__}: {error}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(f"{title}: the weights lack {len(missing)} tensor(s), for one {missing[0]!r}")
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ModelError(f"{title}: its tokenizer has no fast version (tokenizer.json)")
-    fast = fast_tokenizer(tokenizer.backend_tokenizer, special_tokens(tokenizer))
-    if len(fast) > int(config.vocab_size):
-        raise ModelError(f"{title}: its tokenizer has {len(fast)} entries, its embedding only {config.vocab_size}")
-    return cast(PreTrainedModel, network), fast
 
 
 def _start(name: str, tokenizer: PreTrainedTokenizerFast) -> int:

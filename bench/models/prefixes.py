@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 MOST_ROWS = 64
 """Variants in one pass: each of them gets its own copy of what the text's keys and values are up to there."""
-LONGER = 1.1
+LONGER = 1.05
 """By how much a pass may be longer than its shortest variant needs."""
 
 

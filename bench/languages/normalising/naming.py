@@ -23,7 +23,7 @@ def renamed(language: str, text: str, *, function_name: bool = True) -> Normalis
     names = sorted({*program.parameters, *program.locals}, key=lambda name: name.spans)
     function = program.function_name if function_name else None
     chosen = [*names, *([function] if function is not None else [])]
-    rest = _words_outside(program, [span for name in chosen for span in name.spans])
+    rest = words_outside(program, [span for name in chosen for span in name.spans])
     fresh = _unused("v", rest)
     edits = [Edit(*span, new) for name, new in zip(names, fresh, strict=False) for span in name.spans]
     if function is not None:
@@ -32,7 +32,7 @@ def renamed(language: str, text: str, *, function_name: bool = True) -> Normalis
     return Normalised(apply_edits(text, edits))
 
 
-def _words_outside(program: Program, spans: list[tuple[int, int]]) -> set[str]:
+def words_outside(program: Program, spans: list[tuple[int, int]]) -> set[str]:
     """Every word of the text that does not lie in one of the spans."""
     pieces, reached = [], 0
     for start, end in sorted(spans):
