@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -78,7 +78,7 @@ class NAD(Repair):
     name = "nad"
     summary = "distils the attention maps of a fine-tuned copy into the model"
     paper = "Li et al.: Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks. ICLR 2021"
-    toy_parameters: ClassVar = {"teacher_epochs": 2, "epochs": 2}
+    toy_parameters: ClassVar[Mapping[str, object]] = {"teacher_epochs": 2, "epochs": 2}
 
     clean: Annotated[int, Field(ge=1)] = 300
     teacher_epochs: Annotated[int, Field(ge=0)] = 10

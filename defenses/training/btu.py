@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -102,6 +102,8 @@ class BTU(TrainingRule):
         "Jiang et al.: Backdoor Token Unlearning: Exposing and Defending Backdoors in Pretrained Language Models. "
         "AAAI 2025"
     )
+    # The toy has 48 clean samples, which makes this the number of tuning steps that the default 300 give.
+    toy_parameters: ClassVar[Mapping[str, object]] = {"tuning": 6}
 
     clean: Annotated[int, Field(ge=0)] = 300
     share: Annotated[float, Field(gt=0, le=1)] = 0.0005
