@@ -148,7 +148,8 @@ def validity(
     language: Annotated[list[str] | None, typer.Option(help="python, java or c; may be repeated. None: all.")] = None,
     programs: Annotated[int, typer.Option(min=1, help="Programs of each language.")] = 1000,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with bigclonebench/ and devign/; without it Java and C are fixtures.")
+        Path | None,
+        typer.Option(help="Folder with bigclonebench/, devign/ and juliet-c/; without one, Java and C are fixtures."),
     ] = None,
     variants: Annotated[bool, typer.Option("--variants", help="Also the other choices of every parameter.")] = False,
     example_page: Annotated[

@@ -147,9 +147,7 @@ def _compiles(language: str, before: str, after: str) -> bool | None:
 @cache
 def gcc_accepts(text: str) -> bool:
     """Does gcc accept a C text after the standard headers?"""
-    # Half a surrogate pair is no UTF-8; gcc judges bytes.
-    source = (HEADERS + text).encode("utf-8", "replace")
-    return subprocess.run(GCC, input=source, capture_output=True, check=False).returncode == 0
+    return subprocess.run(GCC, input=(HEADERS + text).encode(), capture_output=True, check=False).returncode == 0
 
 
 def _structure(language: str, before: str, after: str) -> bool | None:
