@@ -186,10 +186,10 @@ def test_the_worst_perturbation_of_a_linear_loss_is_a_corner() -> None:
     found = worst(loss, [torch.zeros(2), torch.zeros(1)], 0.4, 1)
     assert [each.tolist() for each in found] == [pytest.approx([0.4, -0.4]), pytest.approx([0.4])]
     # From the start's far side one step ends inside, and never outside the box.
-    (found,) = worst(lambda noise: noise[0].sum(), [torch.tensor([-0.4, 0.3])], 0.4, 1)
-    assert found.tolist() == pytest.approx([0.0, 0.4])
-    (found,) = worst(lambda noise: torch.zeros((), requires_grad=True), [torch.tensor([0.1])], 0.4, 3)
-    assert found.tolist() == pytest.approx([0.1])
+    (side,) = worst(lambda noise: noise[0].sum(), [torch.tensor([-0.4, 0.3])], 0.4, 1)
+    assert side.tolist() == pytest.approx([0.0, 0.4])
+    (side,) = worst(lambda noise: torch.zeros((), requires_grad=True), [torch.tensor([0.1])], 0.4, 3)
+    assert side.tolist() == pytest.approx([0.1])
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -68,8 +68,8 @@ def test_the_plain_step_given_by_hand_is_the_trainer_s_own(model: WhiteBox, cont
         return objective(network(*sides))
 
     prints = [
-        context.trainer.fit(model, defects(16), axis="defense", **how).fingerprint() for how in ({}, {"step": plain})
-    ]  # type: ignore[arg-type]
+        context.trainer.fit(model, defects(16), axis="defense", step=step).fingerprint() for step in (None, plain)
+    ]
     assert prints[0] == prints[1]
 
 
@@ -294,7 +294,7 @@ def test_the_oracle_is_told_no_goal_and_no_rate(model: WhiteBox) -> None:
 
 
 def test_the_budget_of_fine_tuning_is_a_parameter_so_that_a_suite_can_draw_its_curve() -> None:
-    curve = [build(FineTuning, {"clean": clean}) for clean in (10, 50, 100)]
+    curve = [cast(FineTuning, build(FineTuning, {"clean": clean})) for clean in (10, 50, 100)]
     assert [plugin.needs.clean for plugin in curve] == [10, 50, 100]
     assert len({str(parameters_of(plugin)) for plugin in curve}) == 3
     assert FineTuning().needs.clean == 300

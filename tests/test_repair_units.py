@@ -174,7 +174,7 @@ def test_the_values_of_a_fused_layer_are_its_last_third(context: Context) -> Non
     after = projection.module.weight.detach()
     assert torch.equal(after[:, :20], before[:, :20])
     assert not after[:, 20:].any()
-    assert not encoder.h[0].attn.c_proj.weight[4:].any()
+    assert not group.outward.weight[4:].any()
 
 
 def test_a_model_without_units_is_refused(context: Context) -> None:

@@ -152,7 +152,8 @@ def directed(slope: Tensor) -> Tensor:
     A victim that is sure of everything has gradients whose squares are no float32 numbers any more.
     """
     scaled = slope / slope.abs().max().clamp(min=torch.finfo(slope.dtype).tiny)
-    return scaled / torch.linalg.vector_norm(scaled).clamp(min=1.0)
+    direction: Tensor = scaled / torch.linalg.vector_norm(scaled).clamp(min=1.0)
+    return direction
 
 
 def unit_of(model: WhiteBox) -> float:
