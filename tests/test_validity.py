@@ -24,6 +24,7 @@ from bench.languages import names, parse
 from bench.plugins import Registry
 from bench.samples import Edit, Sample
 from bench.validity import entries, judged, show_validity, write_examples
+from bench.validity.examples import inline
 from bench.validity.fixtures import FIXTURES
 from bench.validity.judging import Judgement, gcc_accepts, judge
 from bench.validity.programs import TRAINING, corpus, fixtures
@@ -279,6 +280,8 @@ def test_the_table_as_markdown_and_csv_says_the_same() -> None:
 def test_a_code_block_is_longer_than_what_it_holds() -> None:
     assert fenced("x", "c") == "```c\nx\n```"
     assert fenced("a ```` b").startswith("`````\n")
+    assert inline("x") == "`x`"
+    assert inline("`x") == "`` `x ``"
 
 
 def test_an_attack_that_raises_has_a_row_and_the_others_are_judged(tmp_path: Path) -> None:
@@ -363,6 +366,7 @@ def test_examples_show_a_program_before_and_after_in_each_language(tmp_path: Pat
     assert [text.count(f"### {name}") for name in ("Python", "Java", "C")] == [2, 2, 2]
     assert text.count("Before:") == text.count("After:") == 6
     assert "def testo_init(" in text
+    assert "`checksum -> testo_init`" in text  # the shortest of several lines
     assert "--examples --attack renaming --attack dead_code" in text
     before = page.read_bytes()
     write_examples(registry(), ["renaming", "dead_code"], page)

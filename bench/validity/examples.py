@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -9,13 +10,17 @@ from bench.board.markdown import escape_markdown
 from bench.validity.judging import Judgement
 from bench.validity.table import ValidityRow, fenced
 
+LINES = 4
+"""A program of fewer lines shows little."""
 NAMES = {"python": "Python", "java": "Java", "c": "C"}
 
 
 def chosen(row: ValidityRow) -> Judgement | None:
-    """The shortest program that carries the trigger with every check passed."""
+    """The shortest program of several lines that carries the trigger with every check passed; else the shortest of all."""
     fits = [j for j in row.judgements if j.valid]
-    return min(fits, key=lambda j: (len(j.before), j.before)) if fits else None
+    if not fits:
+        return None
+    return min(fits, key=lambda j: (j.before.count("\n") < LINES, len(j.before), j.before))
 
 
 def to_markdown(rows: Sequence[ValidityRow], summaries: dict[str, str], command: str) -> str:
@@ -39,7 +44,7 @@ def _language(row: ValidityRow) -> Iterable[str]:
     if judgement is None:
         yield escape_markdown(row.missing) if row.missing else "It applies to no program of the fixtures."
         return
-    yield f"{escape_markdown(_short(judgement.text))}"
+    yield inline(_short(judgement.text))
     yield "Before:"
     yield fenced(judgement.before, row.language)
     yield "After:"
@@ -47,7 +52,15 @@ def _language(row: ValidityRow) -> Iterable[str]:
 
 
 def _short(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else text[:most] + " …"
+    line = _visible(" ".join(text.split()))
+    return line if len(line) <= most else line[:most] + " …"
+
+
+def inline(text: str) -> str:
+    """Inline code that its content cannot end."""
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def _visible(text: str) -> str:
