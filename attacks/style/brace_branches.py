@@ -281,6 +281,8 @@ def join_conditions(program: Program) -> Iterator[Change]:
             program, inner.end_byte, first.end_byte
         ):
             continue
+        if exposes_macro(program, peeled(held)) or exposes_macro(program, peeled(held_inner)):
+            continue
         said = f"({_operand(program, held)} && {_operand(program, held_inner)})"
         edits = [Edit(held.start_byte, held_inner.end_byte, said)]
         if inner.end_byte < first.end_byte:
@@ -293,13 +295,12 @@ def _holds_one_if(block: Node) -> bool:
 
 
 def _operand(program: Program, held: Node) -> str:
-    """A condition as an operand of ``&&``: in its parentheses unless it binds tighter, or is one itself on the left."""
+    """A condition as an operand of ``&&``: in its parentheses unless it binds tighter."""
     test = peeled(held)
-    if is_primary(program, test) or (test.type == "unary_expression" and not exposes_macro(program, test)):
-        return text(program, test)
     operator = field(test, "operator")
     tight = test.type == "binary_expression" and operator is not None and operator.type not in ("||", "&&")
-    return text(program, test) if tight and not exposes_macro(program, test) else f"({text(program, test)})"
+    bare = tight or test.type == "unary_expression" or is_primary(program, test)
+    return text(program, test) if bare else f"({text(program, test)})"
 
 
 def _is_and(node: Node) -> bool:

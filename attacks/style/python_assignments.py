@@ -57,7 +57,7 @@ def _sums(program: Program) -> Iterator[tuple[Node, Node, str, Node]]:
 
 def is_plain(program: Program, node: Node) -> bool:
     """Is ``node`` a local variable that can hold nothing but numbers and texts?"""
-    name = bound(program).get(node.start_byte)
+    name = bound(program).get(node.start_byte) if node.type == "identifier" else None
     return name is not None and name.kind == "local" and all(_reads_or_plain(program, name, s) for s, _ in name.spans)
 
 
