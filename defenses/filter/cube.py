@@ -85,7 +85,7 @@ class Cube(Filter):
     kinds = frozenset({TaskKind.CLASSIFICATION, TaskKind.PAIRS})
     requires = ("umap",)
     needs = Needs(training_set=True, model=Access.WEIGHTS)
-    toy_parameters: ClassVar[Mapping[str, object]] = {"neighbours": 15, "min_samples": 5}
+    toy_parameters: ClassVar[Mapping[str, object]] = {"min_samples": 20}
 
     principal: Annotated[int, Field(ge=2)] = 20
     components: Annotated[int, Field(ge=1)] = 2
