@@ -46,7 +46,7 @@ def test_variants_of_any_kind_and_length_score_as_if_they_were_read_alone(tmp_pa
     rng = np.random.default_rng(0)
     text = rng.integers(5, 250, size=30).tolist()
     others = [text[:k] + rng.integers(5, 250, size=rng.integers(0, 40)).tolist() for k in (0, 3, 17, 29, 30)]
-    variants = [*others, text, [], text + [7]]
+    variants = [*others, text, [], [*text, 7]]
     assert variant_log_likelihoods(lent, text, variants) == pytest.approx(naive(lent, variants), abs=TOLERANCE)
     assert variant_log_likelihoods(lent, text, []).shape == (0,)
     assert variant_log_likelihoods(lent, [], [[], [7]]) == pytest.approx(naive(lent, [[], [7]]), abs=TOLERANCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bench.languages import Program, parse
+from bench.languages import Program
 from bench.samples import Edit, Sample, edit_sample
 
 _LINE = re.compile(rb"[^\n]+\n?|\n")
@@ -53,13 +53,3 @@ def _statements(program: Program, types: frozenset[str], *, one_line: bool) -> I
 def without_lines(sample: Sample, side: int, spans: list[tuple[int, int]]) -> Sample:
     """The sample without some lines of one program."""
     return edit_sample(sample, [Edit(start, end, "", side) for start, end in spans])
-
-
-def without_statement(sample: Sample, side: int, span: tuple[int, int]) -> Sample:
-    """The sample without a statement; Python, which wants one in every block, gets ``pass`` where the program would not parse."""
-    bare = edit_sample(sample, [Edit(*span, "", side)])
-    if sample.language == "python":
-        before = parse(sample.language, sample.programs[side]).error_nodes
-        if parse(sample.language, bare.programs[side]).error_nodes > before:
-            return edit_sample(sample, [Edit(*span, "pass", side)])
-    return bare
