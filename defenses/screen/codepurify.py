@@ -103,7 +103,8 @@ class FittedCodePurify(FittedScreen):
 
     def _verdict(self, sample: Sample, tried: list[Piece], values: list[float]) -> Verdict:
         score = max(values, default=0.0)
-        ranked = sorted(zip(values, tried, strict=True), key=lambda pair: -pair[0])
+        # Of a statement and a name in it that count the same, the statement.
+        ranked = sorted(zip(values, tried, strict=True), key=lambda pair: (-pair[0], pair[1].name is not None))
         chosen: list[Piece] = []
         for value, piece in ranked:
             if value > self.threshold and not any(piece.touches(other) for other in chosen):
