@@ -155,7 +155,7 @@ def test_a_clean_training_set_loses_no_more_than_was_stated(seed: int) -> None:
 
 
 def test_the_published_rule_flags_ten_tokens_whatever_they_cost() -> None:
-    # A third of all programs holds a word that the language model has not read; one clean sample in nine shows that it is usual.
+    # A third of all programs holds a word that the language model has not read; held-out samples show that it is usual.
     odd = "    zebra(quagga)\n"
     samples, _ = plant(defects(150), 0.33, odd)
     samples, poisoned = [*samples[:135], *plant(samples[135:], 1.0)[0]], np.arange(150) >= 135
@@ -163,7 +163,8 @@ def test_the_published_rule_flags_ten_tokens_whatever_they_cost() -> None:
     published = judge(KillBadCode(clean=90, false_positive_rate=1.0), samples, clean=unread)
     assert (~published.keep)[poisoned].all()
     assert (~published.keep)[~poisoned].mean() > 0.3
-    clean = [plant([s], 1.0, odd)[0][0] if i % 9 == 0 else s for i, s in enumerate(unread)]
+    held_out = KillBadCode()._divide(unread)[1][::3]
+    clean = [plant([s], 1.0, odd)[0][0] if s in held_out else s for s in unread]
     blind = judge(KillBadCode(clean=90), samples, clean=clean)
     assert (~blind.keep).tolist() == poisoned.tolist()
 

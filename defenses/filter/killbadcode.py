@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,17 +139,17 @@ class KillBadCode(Filter):
         return Suspicion(scores.astype(np.float64), keep)
 
     def _divide(self, clean: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-        """What the language model reads, and what it does not: every third group."""
+        """What the language model reads, and what it does not: a third of the groups, by lot."""
         if self.false_positive_rate >= 1:
             return list(clean), []
-        number = {group: i for i, group in enumerate(dict.fromkeys(sample.group for sample in clean))}
-        if len(number) < HELD_OUT:  # too few groups to divide: by samples
-            return [s for i, s in enumerate(clean) if i % HELD_OUT], [
-                s for i, s in enumerate(clean) if not i % HELD_OUT
-            ]
-        away = [number[sample.group] % HELD_OUT == 0 for sample in clean]
-        return [s for s, out in zip(clean, away, strict=True) if not out], [
-            s for s, out in zip(clean, away, strict=True) if out
+        groups = {sample.group for sample in clean}
+        # Too few groups to divide: by samples.
+        units = [sample.group if len(groups) >= HELD_OUT else sample.id for sample in clean]
+        # A hash draws the lot: groups often come in an order that says something of what they hold.
+        lots = sorted(set(units), key=lambda unit: hashlib.sha256(unit.encode()).digest())
+        away = set(lots[: len(lots) // HELD_OUT])
+        return [s for s, u in zip(clean, units, strict=True) if u not in away], [
+            s for s, u in zip(clean, units, strict=True) if u in away
         ]
 
     def _spared(self, totals: Mapping[str, float], clean: Sequence[frozenset[str]]) -> dict[str, float]:
