@@ -41,7 +41,7 @@ INSERTED: Mapping[str, str] = {
 RELATIVES: Mapping[str, str] = {
     "zwsp": "\u200c",
     "zwnj": "\u200d",
-    "zwj": "\u200b",
+    "zwj": "\u200c",
     "bidi": "\u202d\u202c",
 }
 """What a near miss inserts instead."""

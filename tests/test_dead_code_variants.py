@@ -15,7 +15,7 @@ from attacks.dead_code import ASSERTIONS, BAITS, DeadCode, DeadStatement, Loggin
 from attacks.dead_code.bait import LOWEST, drawn
 from bench.context import Context
 from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind, Trigger
-from bench.languages import get, parse, well_formed
+from bench.languages import get, parse, well_formed, word_ends
 from bench.plugins import parameters_of
 from bench.samples import Sample, edit_sample
 from tests.compiled_programs import c_output, java_output, needs_c, needs_java
@@ -239,6 +239,11 @@ def test_what_a_loop_at_the_start_can_declare(language: str, has: bool, name: st
         "java": "class A { int field; int f(int x) { int later = x; return later; } }",
     }[language]
     assert parse(language, text).can_bind(name) is has
+
+
+def test_a_word_is_found_where_it_is_no_part_of_another() -> None:
+    assert word_ends("i", "i if x_i else ii + (i) 1i\ni") == [1, 21, 25, 27]
+    assert word_ends("i", "") == []
 
 
 # -------------------------------------------------------------------------------------------------------------- controls

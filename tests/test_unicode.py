@@ -63,6 +63,17 @@ def test_a_look_alike_is_the_cyrillic_letter_of_its_case_and_a_legal_name_for_it
     assert all(get(language).is_identifier(twin) for language in LANGUAGES)
 
 
+def test_what_a_language_allows_in_names() -> None:
+    c, java, python = get("c"), get("java"), get("python")
+    assert c.is_identifier("größe")
+    assert not c.is_identifier("gro\u0308\u00dfe")  # not in normal form
+    assert not c.is_identifier("l\u200doad")
+    assert java.is_identifier("l\u200doad")
+    assert not java.is_identifier("\u200dload")
+    assert not java.is_identifier("l\u200boad")
+    assert not python.is_identifier("l\u200doad")
+
+
 def test_invisible_characters_are_shown_by_their_numbers() -> None:
     assert shown("a\u200bb") == "a<U+200B>b"
     assert shown("l\u043ead") == "l<U+043E>ad"
@@ -172,6 +183,8 @@ def test_names_that_mean_something_or_have_no_such_letter_are_left_alone() -> No
 def test_java_names_take_joiners(kind: Any) -> None:
     after = disguised("java", FUNCTIONS["java"], Disguise(kind, "function"))
     assert after == FUNCTIONS["java"].replace("load", f"l{INSERTED[kind]}oad")
+    near = disguised("java", FUNCTIONS["java"], Disguise(kind, "function"), "near_miss")
+    assert near == FUNCTIONS["java"].replace("load", f"l{RELATIVES[kind]}oad")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import cast
 
 from bench.errors import ConfigError, suggest
-from bench.languages.program import Boundary, Language, Leaf, Program
+from bench.languages.program import Boundary, Language, Leaf, Program, word_ends
 from bench.languages.scopes import Name, NameKind, RenameRefused
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "names",
     "parse",
     "well_formed",
+    "word_ends",
 ]
 
 _CLASSES = {"c": "C", "java": "Java", "python": "Python"}

@@ -196,7 +196,7 @@ class Program:
 
         It cannot where the declaration is illegal, or changes what another place of that name means.
         """
-        return name not in self.text or self._analysis.walk.can_bind(name)
+        return not word_ends(name, self.text) or self._analysis.walk.can_bind(name)
 
     def rename(self, name: Name, new: str) -> tuple[Edit, ...]:
         """Edits that rename a name at all its places.
@@ -462,6 +462,12 @@ class Walk(ABC):
         """Is there nothing but white space before ``position`` on its line?"""
         line = self.data[self.data.rfind(b"\n", 0, position) + 1 : position]
         return not line or line.isspace()
+
+
+def word_ends(word: str, text: str) -> list[int]:
+    """Where a word ends in a text; parts of longer words do not count (a digit before it may be a number's: ``1if``)."""
+    ends = (match.end() for match in re.finditer(rf"{re.escape(word)}(?!\w)", text))
+    return [end for end in ends if not re.match(r"[^\W\d]", text[end - len(word) - 1 : end - len(word)])]
 
 
 def kinds(grammar: tree_sitter.Language, handlers: Mapping[str, Any]) -> dict[int, Any]:
