@@ -72,6 +72,33 @@ def f(x):
 """,
         [(1,)],
     ),
+    "a comprehension's own name": (
+        """
+y = 5
+def f(x):
+    if 0:
+        y = 1
+    z = [y for y in range(x)]
+    try:
+        return z, y
+    except UnboundLocalError:
+        return 'local'
+""",
+        [(2,)],
+    ),
+    "a dead name of a class": (
+        """
+y = 5
+def f(x):
+    y = 1
+    class A:
+        if 0:
+            y = 2
+        z = y
+    return A.z
+""",
+        [(2,)],
+    ),
     "a dead yield": (
         """
 def f(x):
@@ -126,7 +153,8 @@ def f(x):
     "numbers": (
         """
 def f(x):
-    return [2**10, -1 ** 2, (-1) ** 2, 7 // -2, 1 / 3, 0b11, 1_000, 0.1 + 0.2, 1 << 3, 5 % 3, -(2 - 5), True + 1, 1 and x, 0 or x, 3 if 1 < 2 else x]
+    return [2**10, -1 ** 2, (-1) ** 2, 7 // -2, 1 / 3, 0b11, 1_000, 0.1 + 0.2,
+            1 << 3, 5 % 3, -(2 - 5), True + 1, 1 and x, 0 or x, 3 if 1 < 2 else x]
 """,
         [(4,)],
     ),

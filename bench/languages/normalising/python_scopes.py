@@ -107,22 +107,25 @@ def bound_by(nodes: list[ast.AST]) -> set[str]:
     while stack:
         node = stack.pop()
         found.update(name for name, _ in _bindings(node))
-        if not isinstance(node, _OWN_SCOPE):
+        if isinstance(node, ast.comprehension):
+            stack += [node.iter, *node.ifs]  # its targets are its own
+        elif not isinstance(node, _OWN_SCOPE):
             stack += ast.iter_child_nodes(node)
     return found
 
 
 def is_unsafe_to_drop(dropped: list[ast.stmt], scope: ast.AST) -> bool:
-    """Would a function mean something else without statements that never run? (``scope`` is already without them.)
+    """Would a function or class mean something else without statements that never run? (``scope`` is already without them.)
 
     A name that they alone bind would become global or another function's; with its last ``yield`` a generator becomes a
     function; ``global`` holds for the whole function wherever it stands.
     """
-    if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+    if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return False
     if any(isinstance(node, _DECIDING) for node in _own_nodes(dropped)):
         return True
-    lost = bound_by(list(dropped)) - bound_by([scope.args, *scope.body])
+    parameters = [] if isinstance(scope, ast.ClassDef) else [scope.args]
+    lost = bound_by(list(dropped)) - bound_by([*parameters, *scope.body])
     return any(mentioned(scope, name) for name in lost)
 
 
