@@ -129,6 +129,8 @@ BOUND = "def f(x):\n    y = 1\n    return x + y\n"
         (FunctionName("testo_init"), "def f(x):\n    return f(x)\n", True),
         (swap("x", "z"), "def g(a):\n    return a.x\n", False),  # an attribute is no name of the program's own
         (swap("x", "z"), "def g(a):\n    return a + x\n", False),  # a name of the module's
+        # Beside other.f(a=a) the parameter a was not sure to be renameable; beside no other f it is.
+        (FunctionName("testo_init"), "def f(a):\n    return other.f(a=a)\n", True),
         (put("# boom\n"), BOUND, None),
         (swap("1", "2"), BOUND, None),
     ],

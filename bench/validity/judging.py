@@ -159,19 +159,20 @@ def _structure(language: str, before: str, after: str) -> bool | None:
     if not changed or any(leaves[i].type not in IDENTIFIERS for i in changed for leaves in (old, new)):
         return None
     bound = _bound(language, before)
-    same = bound == _bound(language, after) and set(changed) <= {i for places in bound for i in places}
+    # There may be more names afterwards: one that was not sure to be renameable beside its old namesake now is.
+    same = bound <= _bound(language, after) and set(changed) <= {i for places in bound for i in places}
     if language == "python" and same:
         same = _symbols(before) == _symbols(after)
     return same
 
 
-def _bound(language: str, text: str) -> list[tuple[int, ...]]:
+def _bound(language: str, text: str) -> set[tuple[int, ...]]:
     """The renameable names, each by the numbers of its tokens."""
     program = parse(language, text)
     number = {leaf.start: i for i, leaf in enumerate(program.leaves)}
     function = (program.function_name,) if program.function_name is not None else ()
     names = (*function, *program.parameters, *program.locals)
-    return sorted(tuple(number.get(start, -1) for start, _ in name.spans) for name in names)
+    return {tuple(number.get(start, -1) for start, _ in name.spans) for name in names}
 
 
 def _symbols(text: str) -> list[list[str]] | None:
