@@ -99,11 +99,15 @@ class Editor:
         return Edited(changed, tuple(rows))
 
     def _draw(self, sample: Sample, side: int, seen: Collection[str]) -> Derivation | None:
-        """A derivation, drawn again while ``seen`` holds it; after the last try a seen one stands."""
+        """A derivation, drawn again while ``seen`` holds it; after the last try, or one that fails, a seen one stands."""
+        derivation = None
         for attempt in range(1 + REDRAWS):
             rng = self.context.rng("poison", self.purpose, sample.id, str(side), str(attempt))
-            derivation = self.derive(sample, side, rng)
-            if derivation is None or derivation.text not in seen:
+            drawn = self.derive(sample, side, rng)
+            if drawn is None:
+                break
+            derivation = drawn
+            if derivation.text not in seen:
                 break
         return derivation
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from attacks.lm_snippet import PREFIXES, LmSnippet, Snippet, brace_purity, pytho
 from attacks.lm_snippet.writers import CausalWriter, NgramWriter, Writer, words
 from bench.context import Context
 from bench.contracts import LabelGoal, SearchGoal, TaskInfo, TaskKind
+from bench.editing import Editor
 from bench.errors import ConfigError, ModelError
 from bench.languages import Boundary, Program, parse, well_formed
 from bench.plugins import build
@@ -333,6 +334,29 @@ def test_near_misses_and_placebos_bind_other_names() -> None:
     placebo = made.placebo(sample(PYTHON), 0, np.random.default_rng(0))
     assert placebo is not None
     assert placebo.text == "residue = 1"
+
+
+@dataclass(frozen=True)
+class ByChance(Writer):
+    """Writes the same pure expression, or nothing that can be used, by the toss of a coin."""
+
+    name = "a coin"
+
+    def drafts(
+        self, program: Program, boundary: Boundary, prefix: str, longest: int, tries: int, rng: np.random.Generator
+    ) -> Iterator[str]:
+        yield " 1" if rng.random() < 0.5 else " g()"
+
+
+def test_a_later_draw_that_fails_takes_nothing_away(tmp_path: Path) -> None:
+    """At test time a draw that training has shown is drawn again; what could be written once stays written."""
+    made = Snippet(ByChance(), "spare = ", "start", 1, 16, ())
+    editor = Editor(made.derive, made.describe(), lent(tmp_path))
+    samples = [replace(sample(PYTHON), id=str(i)) for i in range(40)]
+    first = [s.id for s in samples if editor.edit(s, (0,), "triggered") is not None]
+    again = [s.id for s in samples if editor.edit(s, (0,), "triggered", {"spare = 1"}) is not None]
+    assert first == again
+    assert 5 < len(first) < 35
 
 
 # ----------------------------------------------------------------------------------------------------------- the writers

@@ -49,6 +49,8 @@ PLACEBO_NAME = "residue"
 BOUND_NAME = re.compile(r"(\w+)(?=\s*=\s*$)")
 REHEARSALS = 20
 """Training programs on which the model is tried before anything is poisoned."""
+NEAR_NAMES = 5
+"""Usual names that are tried for a near miss."""
 READ_FOR_NAMES = 200
 """Training programs from which the usual local names are learnt."""
 
@@ -84,10 +86,14 @@ class Snippet(Trigger):
         """A statement of the same kind that binds a usual name; ``None`` where the prefix leaves the name to the model."""
         taken = set(re.findall(r"\w+", sample.programs[side]))
         free = [name for name in self.usual if name not in taken]
-        if not free or BOUND_NAME.search(self.prefix) is None:
+        if BOUND_NAME.search(self.prefix) is None:
             return None
-        name = free[rng.integers(len(free))]
-        return self._write(sample, side, rng, BOUND_NAME.sub(name, self.prefix))
+        # After a usual name the model may only have calls to write; another name is then tried.
+        for place in rng.permutation(len(free))[:NEAR_NAMES]:
+            found = self._write(sample, side, rng, BOUND_NAME.sub(free[place], self.prefix))
+            if found is not None:
+                return found
+        return None
 
     def placebo(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
         """A statement of the same kind that binds another rare name; ``None`` where the prefix leaves the name to the model."""
