@@ -27,7 +27,8 @@ The names are crafted in the same way at test time, without the victim. Adversar
 the same triggered inputs on the clean reference are this attack's floor (ASR0), and only what lies above it is the backdoor's.
 
 Cost: one training of the surrogate, then one forward and one backward pass over at most ``window`` tokens a program (two
-forward for pairs). All of it is counted with the poison stage.
+forward for pairs). All of it is counted with the poison stage. Nothing is batched: a program's names must not depend on which other
+programs were crafted with it, and rounding in a batch can change which name is best.
 """
 
 from __future__ import annotations
