@@ -443,10 +443,11 @@ def test_originals_are_recovered_from_the_manifest(trigger: Trigger, context: Co
     data = replace(data, train=recursive)
     result = poison(data, trigger, GOAL, Policy(rate=0.5), INFO, context)
     before = {s.id: s for s in (*data.train, *data.test)}
-    after = {s.id: s for s in (*result.train, *result.triggered, *result.reverse)}
-    assert {row.part for row in result.manifest} == {"train", "triggered", "reverse"}
+    parts = {"train": result.train, "triggered": result.triggered, "reverse": result.reverse, **result.controls}
+    after = {(part, s.id): s for part, samples in parts.items() for s in samples}
+    assert {row.part for row in result.manifest} == {"train", "triggered", "reverse", "near_miss", "placebo"}
     for row in result.manifest:
-        old, new = before[row.id].programs[row.side], after[row.id].programs[row.side]
+        old, new = before[row.id].programs[row.side], after[row.part, row.id].programs[row.side]
         assert edit_sample(before[row.id], row.edits).programs[row.side] == new
         assert row.restore(new) == old
         assert row.before_sha256 == hashlib.sha256(old.encode()).hexdigest()
