@@ -98,7 +98,14 @@ class Plain(Trigger):
 
 
 def test_the_policies_of_stored_results_are_the_same_json() -> None:
-    old: dict[str, Any] = {"rate": 0.05, "count": None, "of": "victim", "labels": "dirty", "mode": "replace", "side": "first"}
+    old: dict[str, Any] = {
+        "rate": 0.05,
+        "count": None,
+        "of": "victim",
+        "labels": "dirty",
+        "mode": "replace",
+        "side": "first",
+    }
     assert Policy(rate=0.05).to_json() == old
     assert Policy(**old) == Policy(rate=0.05)
 
