@@ -91,14 +91,14 @@ def deletions(samples: list[Sample]) -> list[Measure]:
     lent = Context(seeds={"defense": 0}, scratch=Path("unused"))
     whole = seconds(lambda: plugin.judge(known, INFO, lent))
     length = round(float(np.mean([len(tokens) for tokens in scored])))
-    tokens = round(float(np.mean([len(tokens) for tokens in programs[CLEAN:]])))
+    usual = round(float(np.mean([len(tokens) for tokens in programs[CLEAN:]])))
     return [
         Measure(
             f"KillBadCode deletions, {NAIVE} functions of {length} tokens: times faster than each anew",
             plain / at_once,
             at_least=50,
         ),
-        Measure(f"KillBadCode, {FUNCTIONS:,} functions of {tokens} tokens: seconds, one process", whole, at_most=60),
+        Measure(f"KillBadCode, {FUNCTIONS:,} functions of {usual} tokens: seconds, one process", whole, at_most=60),
     ]
 
 
