@@ -29,7 +29,7 @@ from bench.store import Entry, Store, write_json
 
 STAGE_VERSIONS: Mapping[str, int] = {
     "data": 1,
-    "poison": 1,
+    "poison": 2,
     "supply": 1,
     "train": 1,
     "filter": 1,
