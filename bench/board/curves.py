@@ -95,8 +95,11 @@ def _of_kind(
     for (task, model, _), places in grouped.items():
         points = sorted((_point(kind, place, rows[place], numbers, amount) for place in places), key=lambda p: p.x)
         if len({point.x for point in points}) > 1:
-            shortest = min(places, key=lambda place: (len(place[2]), len(place[3]), place))
-            name = shortest[2] if kind == "poison" else f"{_plain_name(rows[shortest][0])} on {shortest[2]}"
+            first = rows[places[0]][0]
+            if kind == "poison":
+                name = _without_amount([place[2] for place in places])
+            else:
+                name = f"{first.plugins['defense'].name} on {first.coordinates.attack}"
             made.append(Curve(kind=kind, task=task, model=model, name=name, points=tuple(points)))
     yield from sorted(made, key=lambda curve: (curve.task, curve.model, curve.name))
 
@@ -146,5 +149,7 @@ def _clean(record: Record) -> int | None:
     return given if isinstance(given, int) else None
 
 
-def _plain_name(record: Record) -> str:
-    return record.plugins["defense"].name
+def _without_amount(titles: Sequence[str]) -> str:
+    """What titles such as ``renaming@10`` and ``renaming@30`` call the same attack; else the shortest of them."""
+    shared = {title.rpartition("@")[0] or title for title in titles}
+    return shared.pop() if len(shared) == 1 and len(titles) > 1 else min(titles, key=lambda title: (len(title), title))
