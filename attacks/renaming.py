@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -31,9 +32,9 @@ class RareName(Trigger):
     name: str
     mode: Mode = "substitute"
 
+    @abstractmethod
     def places(self, program: Program) -> Iterator[Name]:
         """Identifiers to try, in order."""
-        raise NotImplementedError
 
     def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
         """The rename; ``None`` where the program has no such identifier of its own, or the new name is taken."""

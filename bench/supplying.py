@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from bench.context import Context
-from bench.contracts import Goal, LabelGoal, TaskInfo, Trigger
+from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, Trigger
 from bench.errors import ConfigError, PluginError
 from bench.models.handles import WhiteBox
 from bench.samples import Sample, apply_edits
@@ -67,7 +66,8 @@ def aim(
     if not candidates:
         raise PluginError("the supplier offers no trigger")
     order = context.rng("poison", "probe").permutation(len(train))
-    chosen = [train[i] for i in order if isinstance(goal, LabelGoal) is False or goal.chooses(train[i])][:PROBES]
+    # A search trigger goes into any program; a class trigger matters in the victim class alone.
+    chosen = [train[i] for i in order if isinstance(goal, SearchGoal) or goal.chooses(train[i])][:PROBES]
     rates = [_rate(model, trigger, chosen, train, goal, context) for trigger in candidates]
     if all(np.isnan(rates)):
         raise ConfigError(f"none of the supplier's triggers fits any of {len(chosen)} training programs that he tried")
@@ -91,5 +91,4 @@ def _rate(
     queries = [sample for sample in train if goal.chooses(sample)]
     if not queries:
         return float("nan")
-    with torch.inference_mode():
-        return float((model.embed_queries(queries) @ model.embed_programs(triggered).T).mean())
+    return float((model.embed_queries(queries) @ model.embed_programs(triggered).T).mean())
