@@ -176,15 +176,19 @@ def validity(
 
 @app.command()
 def new(
-    family: Annotated[str, typer.Argument(help="attack, filter, training, repair or screen.")],
+    kind: Annotated[str, typer.Argument(help="attack, defense or task; or a defense's family itself.")],
     name: Annotated[str, typer.Argument(help="Its name in suites, e.g. my_defense.")],
+    family: Annotated[
+        str | None, typer.Option(help="Of a defense: filter, training, repair or screen, by where it acts.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where to write the file.")] = Path(),
 ) -> None:
-    """Write a new plugin that already passes the conformance suite."""
-    from bench.scaffold import write_plugin
+    """Write a new plugin: one documented file that already passes the conformance suite."""
+    from bench.scaffold import family_of, write_plugin
 
-    path = write_plugin(family, name, folder)
-    Console().print(f"wrote {path}\nnext: edit it, then  codebackdoorbench check {path}")
+    path = write_plugin(family_of(kind, family), name, folder)
+    for line in (f"wrote {path}", f"next: edit it, then  codebackdoorbench check {path}"):
+        Console().print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
