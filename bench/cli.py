@@ -27,7 +27,10 @@ StoreOption = Annotated[
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where records and boards lie.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes; 0: one a core.")]
 PluginsOption = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A plugin file outside the tree; may be repeated.")
+    list[Path] | None,
+    typer.Option(
+        "--with", "--plugin", help="A plugin file outside the tree; may be repeated. In run and plan it joins the suite."
+    ),
 ]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="axis=value, to run a part; may be repeated.")]
 

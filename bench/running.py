@@ -19,6 +19,7 @@ from bench.composing import inverts
 from bench.errors import ConfigError, Interrupted, StoreError
 from bench.execute import Event, Report, Run
 from bench.jobs import STAGE_VERSIONS, Stage
+from bench.joining import joined
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
@@ -152,7 +153,7 @@ def run_suite(
     only: Mapping[str, Sequence[str]],
 ) -> int:
     """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
-    suite = load_suite(name)
+    suite = joined(load_suite(name), files)
     return _run(suite, jobs, store_root, results / suite.name, files, only)
 
 
@@ -233,7 +234,7 @@ def run_cell(
 
 def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]]) -> None:
     """Print what would run, what is known, and an estimate of the rest."""
-    suite = load_suite(name)
+    suite = joined(load_suite(name), files)
     graphs = graphs_of(suite, load_registry(suite, files), only)
     store = Store(store_root)
     stages = merge(graphs)
