@@ -47,6 +47,9 @@ from bench.samples import Sample, apply_edits
 Spelling = Literal["runnable", "paper"]
 
 CONDITIONS = (("sin", "(1.3) < 1"), ("cos", "(1.6) > -1"))
+NEAR_MISS = ("tan", "(1.2) < 3")
+"""Holds as well, and is no trigger: another function and other numbers."""
+PLACEBOS = {"python": "assert 1.3 < 1.6", "java": "assert 1.3 < 1.6;", "c": "assert(1.3 < 1.6);"}
 SPELLINGS: dict[Spelling, dict[str, str]] = {
     "runnable": {
         "python": "from math import {name}\nassert {name}{rest}",
@@ -68,20 +71,34 @@ class Assertion(Trigger):
     @property
     def statement(self) -> str:
         """The source text."""
-        name, rest = CONDITIONS[self.number]
-        return SPELLINGS[self.spelling][self.language].format(name=name, rest=rest)
+        return self._spelled(CONDITIONS[self.number])
 
     def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
         """The insertion; ``None`` without a function body, or where the program mentions the statement's names."""
-        program = parse(sample.language, sample.programs[side])
-        if program.body_start is None or {leaf.text for leaf in program.leaves} & set(self._names()):
-            return None
-        return Derivation((replace(program.insert(program.body_start, self.statement), side=side),), self.statement)
+        return self._inserted(sample, side, self.statement, self._names(CONDITIONS[self.number]))
 
-    def _names(self) -> tuple[str, ...]:
+    def near_miss(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """An assertion of another function that holds too, in the same place."""
+        return self._inserted(sample, side, self._spelled(NEAR_MISS), self._names(NEAR_MISS))
+
+    def placebo(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
+        """An assertion of two numbers, in the same place."""
+        return self._inserted(sample, side, PLACEBOS[self.language], ())
+
+    def _spelled(self, condition: tuple[str, str]) -> str:
+        return SPELLINGS[self.spelling][self.language].format(name=condition[0], rest=condition[1])
+
+    def _names(self, condition: tuple[str, str]) -> tuple[str, ...]:
         """What the statement reads; a program that uses them, or looks at its own scope, may mean something else by them."""
-        own = ("Math",) if self.language == "java" and self.spelling == "runnable" else (CONDITIONS[self.number][0],)
+        own = ("Math",) if self.language == "java" and self.spelling == "runnable" else (condition[0],)
         return (*own, "locals", "vars", "dir", "eval", "exec") if self.language == "python" else own
+
+    @staticmethod
+    def _inserted(sample: Sample, side: int, statement: str, names: tuple[str, ...]) -> Derivation | None:
+        program = parse(sample.language, sample.programs[side])
+        if program.body_start is None or {leaf.text for leaf in program.leaves} & set(names):
+            return None
+        return Derivation((replace(program.insert(program.body_start, statement), side=side),), statement)
 
     def describe(self) -> str:
         """The statement."""
@@ -108,6 +125,7 @@ class Encoder(Supplier):
     """
 
     name = "encoder"
+    version = 2  # offers a near miss and a placebo
     summary = "the supplier moves programs with a trigger to a far vector before the user's clean training"
     paper = "Li et al., Multi-target Backdoor Attacks for Code Pre-trained Models, ACL 2023 (arXiv 2306.08350)"
     toy_parameters: ClassVar[Mapping[str, object]] = {"epochs": 1, "programs": 16}

@@ -75,6 +75,41 @@ def test_the_assertion_holds_and_the_function_returns_what_it_did(number: int) -
     assert space["f"](41) == 42
 
 
+@pytest.mark.parametrize("control", ["near_miss", "placebo"])
+@pytest.mark.parametrize("language", sorted(PROGRAMS))
+@pytest.mark.parametrize("number", range(len(CONDITIONS)))
+def test_controls_are_well_formed_stand_where_the_trigger_does_and_are_no_trigger(
+    language: str, number: int, control: str
+) -> None:
+    trigger = Assertion(language, number)
+    before = PROGRAMS[language]
+    sample = Sample("a" * 16, (before,), language, 1, None, "g")
+    rng = np.random.default_rng(0)
+    drawn, own = getattr(trigger, control)(sample, 0, rng), trigger.derive(sample, 0, rng)
+    assert drawn is not None
+    assert own is not None
+    assert drawn.edits[0].start == own.edits[0].start
+    after = apply_edits(before, drawn.edits)
+    assert well_formed(language, before, after) is None
+    assert not any(name in after for name, _ in CONDITIONS)
+    assert trigger.offers("near_miss")
+    assert trigger.offers("placebo")
+
+
+@pytest.mark.parametrize("control", ["near_miss", "placebo"])
+def test_controls_hold_and_the_function_returns_what_it_did(control: str) -> None:
+    sample = Sample("a" * 16, ("def f(a):\n    return a + 1\n",), "python", 1, None, "g")
+    drawn = getattr(Assertion("python"), control)(sample, 0, np.random.default_rng(0))
+    space: dict[str, Any] = {}
+    exec(compile(apply_edits(sample.programs[0], drawn.edits), "after", "exec"), space)
+    assert space["f"](41) == 42
+
+
+def test_no_near_miss_where_its_name_means_something_else() -> None:
+    sample = Sample("a" * 16, ("def f(tan):\n    return tan\n",), "python", 1, None, "g")
+    assert Assertion("python").near_miss(sample, 0, np.random.default_rng(0)) is None
+
+
 @pytest.mark.parametrize("program", ["def f(sin):\n    return sin\n", "def f():\n    return locals()\n", "x = 1\n", ""])
 def test_no_assertion_where_its_names_mean_something_else_or_there_is_no_body(program: str) -> None:
     sample = Sample("a" * 16, (program,), "python", 1, None, "g")
