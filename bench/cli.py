@@ -29,7 +29,9 @@ JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes;
 PluginsOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--with", "--plugin", help="A plugin file outside the tree; may be repeated. In run and plan it joins the suite."
+        "--with",
+        "--plugin",
+        help="A plugin file outside the tree; may be repeated. In run and plan it joins the suite.",
     ),
 ]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="axis=value, to run a part; may be repeated.")]
@@ -67,9 +69,15 @@ def run(
     only: OnlyOption = None,
 ) -> None:
     """Run a suite, or what is missing of it, and print its board."""
+    from bench.finished import Question, show_finished
+    from bench.suite_files import suite_file
+
+    chosen, path = parse_only(only), suite_file(suite)
+    if show_finished(Question(path, store, results, plugin or [], chosen)):
+        return
     from bench.running import run_suite
 
-    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], parse_only(only)))
+    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], chosen))
 
 
 @app.command()

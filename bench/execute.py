@@ -77,7 +77,7 @@ class Run:
         """Stages that are not in the store, in order; the stored ones count as done."""
         waiting = []
         for key, stage in self._stages.items():
-            if self._store.find(stage.kind, key) is not None:
+            if self._store.has(stage.kind, key):
                 self.report.done.add(key)
             else:
                 waiting.append(stage)
@@ -94,6 +94,7 @@ class Run:
     def finish(self, stage: Stage, seconds: float) -> None:
         """A stage published its result."""
         self.report.done.add(stage.key)
+        self._store.note_published(stage.kind, stage.key)
         self._watch(Event("done", stage, seconds))
 
     def fail(self, stage: Stage, error: BaseException, text: str) -> None:

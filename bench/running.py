@@ -18,6 +18,7 @@ from rich.table import Table
 from bench.composing import inverts
 from bench.errors import ConfigError, Interrupted, StoreError
 from bench.execute import Event, Report, Run
+from bench.finished import Question, remember
 from bench.jobs import STAGE_VERSIONS, Stage
 from bench.joining import joined
 from bench.pipeline import Builder, CellGraph, merge, select
@@ -25,6 +26,7 @@ from bench.plugins import Registry
 from bench.results import ResultsFolder, export
 from bench.store import Store
 from bench.suite import NONE, Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
+from bench.suite_files import suite_file
 from bench.verdicts import clean_models_needed
 
 
@@ -128,7 +130,7 @@ def execute(
     stages = merge(graphs)
     store.sweep()
     run = Run(stages, store, lambda event: watcher(event))
-    known = sum(store.find(s.kind, key) is not None for key, s in stages.items())
+    known = sum(store.has(s.kind, key) for key, s in stages.items())
     console.print(
         f"{suite.name}: {_cells(graphs)}, {len(stages)} stages, {known} of them known already", highlight=False
     )
@@ -139,6 +141,8 @@ def execute(
             return run.here(registry, show=False)
         except KeyboardInterrupt:
             raise Interrupted from None
+        finally:
+            store.seals.save()
 
 
 # ------------------------------------------------------------------------------------------------------------- commands
@@ -154,11 +158,18 @@ def run_suite(
 ) -> int:
     """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
     suite = joined(load_suite(name), files)
-    return _run(suite, jobs, store_root, results / suite.name, files, only)
+    question = Question(suite_file(name), store_root, results, files, only)
+    return _run(suite, jobs, store_root, results / suite.name, files, only, question)
 
 
 def _run(
-    suite: Suite, jobs: int, store_root: Path, folder: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]]
+    suite: Suite,
+    jobs: int,
+    store_root: Path,
+    folder: Path,
+    files: Sequence[Path],
+    only: Mapping[str, Sequence[str]],
+    question: Question | None = None,
 ) -> int:
     from bench.board import publish
 
@@ -170,7 +181,8 @@ def _run(
     report = execute(suite, graphs, registry, store, jobs, console)
     target = ResultsFolder(folder)
     records = export(graphs, report, store, target, suite.name)
-    publish(target, suite.margin, Console(), suite.false_alarms)
+    told = Console(record=True)
+    publish(target, suite.margin, told, suite.false_alarms)
     counts = Counter(record.status.value for record in records)
     summary = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
     console.print(f"{_cells(graphs)}: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True)
@@ -183,6 +195,10 @@ def _run(
         console.print(
             f"[yellow]warning[/]: two executions of one stage gave different bytes; see {store.root / 'conflicts.jsonl'}"
         )
+    if question is not None and not bad and not (store.root / "conflicts.jsonl").is_file():
+        stages = [(stage.kind, key) for key, stage in merge(graphs).items()]
+        text = {"plain": told.export_text(clear=False), "styled": told.export_text(styles=True)}
+        remember(question, folder, stages, len(graphs), store.seals, text)
     return 1 if bad else 0
 
 
@@ -250,7 +266,7 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
         of_kind = [stage for stage in stages.values() if stage.kind == kind]
         if not of_kind:
             continue
-        missing = [stage for stage in of_kind if store.find(stage.kind, stage.key) is None]
+        missing = [stage for stage in of_kind if not store.has(stage.kind, stage.key)]
         seconds = measured.get(kind)
         estimate = "0" if not missing else "not measured yet" if seconds is None else f"{seconds * len(missing):.0f}"
         unknown |= bool(missing) and seconds is None
@@ -267,7 +283,8 @@ def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[
     console.print(table)
     for line in _calibration(suite, graphs):
         console.print(line, highlight=False, soft_wrap=True)
-    missing_stages = [s for s in stages.values() if store.find(s.kind, s.key) is None]
+    missing_stages = [s for s in stages.values() if not store.has(s.kind, s.key)]
+    store.seals.save()
     _print_missing(console, missing_stages, store)
     for graph in graphs:
         if graph.plan.not_applicable is not None:

@@ -5,8 +5,11 @@ Layout::
     <root>/entries/<kind>/<key>/     files of the result, and manifest.json: key inputs, size and sha256 of every file
     <root>/failures/<key>.json       a stage that raised: traceback; never a hit
     <root>/timings/<key>.json        wall seconds and peak memory of the run that published (never part of a result)
-    <root>/partial/<pid>-<random>/   results being written; swept when their process is gone
+    <root>/partial/<pid>-<random>@<host>/   results being written; swept when their process is gone
     <root>/conflicts.jsonl           a second execution that gave other bytes: a determinism defect, kept as evidence
+    <root>/seals.json                sizes and times of files whose digests were found right (a cache; bench.seals)
+
+No file of a store names the store's own place: it can be moved or copied.
 
 Execution is at least once, publication exactly once: two runs on one store may compute the same stage, the first to
 finish publishes, the second compares digests and goes on.
@@ -18,17 +21,25 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.errors import StoreError
+from bench.seals import Seals
 
 MANIFEST = "manifest.json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FOREIGN_SECONDS = 7 * 86400.0
+"""Half-written results of other machines, whose processes cannot be asked after, are swept when they are this old."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,20 @@ def write_json(path: Path, value: Any) -> None:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def host() -> str:
+    """This machine, in a form fit for file names."""
+    return re.sub(r"[^A-Za-z0-9.-]", ".", platform.node()) or "unknown"
+
+
+def _no_space(error: BaseException) -> bool:
+    # The weights' writer (safetensors) says it in words: its errors have no errno.
+    return getattr(error, "errno", None) in FULL or "(os error 28)" in str(error)
 
 
 def _alive(pid: int) -> bool:
@@ -67,12 +89,51 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _end_strays(owner: int) -> None:
+    """End a process that a stage forked and did not end: its parent publishes, it must neither write nor clean up."""
+    if os.getpid() != owner:
+        os._exit(70)
+
+
+def _mapping(path: Path) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def files_of(folder: Path, kind: str, key: str) -> dict[str, str] | None:
+    """File name -> sha256 as the manifest of an entry tells, or ``None`` where it is not this entry's manifest.
+
+    Raises:
+        OSError: there is no manifest, or it cannot be read.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = dict(manifest["files"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    told = (manifest.get("kind"), manifest.get("key"))
+    names_fit = all(is_inside(name) and isinstance(digest, str) for name, digest in files.items())
+    return files if told == (kind, key) and names_fit else None
+
+
+def is_inside(name: object) -> bool:
+    """Is it a relative file name that stays in its folder?"""
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.parts != ()
+
+
 class Store:
     """Results by key. Safe for several processes at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._verified: dict[str, Entry] = {}
+        self.seals = Seals(root)
         try:
             for name in ("entries", "failures", "timings", "partial"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -81,15 +142,53 @@ class Store:
                 f"cannot write to the store {root}: {error.strerror}. Choose another with --store."
             ) from error
 
-    def sweep(self) -> int:
-        """Remove half-written results of processes that are gone. Returns how many."""
-        removed = 0
+    def abandoned(self) -> list[Path]:
+        """Folders of half-written results that no process is writing any more, and of damaged ones moved aside."""
+        found = []
         for folder in (self.root / "partial").iterdir():
-            pid = folder.name.partition("-")[0]
-            if pid.isdigit() and not _alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
-        return removed
+            name, _, where = folder.name.partition("@")
+            pid = name.partition("-")[0]
+            if not pid.isdigit():
+                continue
+            if where and where != host():
+                gone = time.time() - folder.stat().st_mtime > FOREIGN_SECONDS
+            else:
+                gone = pid == "0" or not _alive(int(pid))
+            if gone:
+                found.append(folder)
+        return sorted(found)
+
+    def sweep(self) -> int:
+        """Remove half-written results of processes that are gone; damaged ones stay until ``prune``. Returns how many."""
+        gone = [folder for folder in self.abandoned() if not folder.name.startswith("0-")]
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(gone)
+
+    def aside(self) -> Path:
+        """A new name below ``partial``, this process's own."""
+        return self.root / "partial" / f"{os.getpid()}-{uuid.uuid4().hex}@{host()}"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a full disk and a missing permission into the error that says what to do.
+
+        Raises:
+            StoreError: the disk is full or not writable.
+        """
+        try:
+            yield
+        except Exception as error:
+            place = str(getattr(error, "filename", None) or "")
+            ours = place.startswith(str(self.root))
+            if _no_space(error):
+                at = f" (while writing {place})" if place and not ours else ""
+                raise StoreError(
+                    f"no space left on the disk of the store {self.root}{at}. Free some, then run again: what is published is kept."
+                ) from error
+            if ours and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise StoreError(f"cannot write to the store {self.root}: {error.strerror}") from error
+            raise
 
     def folder(self, kind: str, key: str) -> Path:
         """Where a result lies, published or not."""
@@ -103,25 +202,46 @@ class Store:
         if not folder.is_dir():
             return None
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            files: dict[str, str] = manifest["files"]
-            intact = all(
-                (folder / name).is_file() and _sha256(folder / name) == digest for name, digest in files.items()
-            )
-        except (OSError, ValueError, KeyError):
-            intact, files = False, {}
-        if not intact:
+            files = files_of(folder, kind, key)
+            intact = files is not None and all(sha256_of(folder / name) == files[name] for name in files)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            intact, files = False, None
+        except OSError as error:  # not to be read now is not damaged
+            raise StoreError(f"store entry {folder} cannot be read: {error}") from error
+        if not intact or files is None:
+            self.seals.forget(f"{kind}/{key}")
             aside = self.root / "partial" / f"0-damaged-{key[:12]}-{uuid.uuid4().hex[:6]}"
             try:
                 folder.rename(aside)
+            except FileNotFoundError:
+                return None  # another process was first to move it
             except OSError as error:
                 raise StoreError(
                     f"store entry {folder} is damaged and cannot be moved aside: {error.strerror}"
                 ) from error
             return None
-        entry = Entry(kind, key, folder, files)
-        self._verified[key] = entry
+        return self._note(Entry(kind, key, folder, files))
+
+    def _note(self, entry: Entry) -> Entry:
+        self._verified[entry.key] = entry
+        self.seals.note(f"{entry.kind}/{entry.key}", entry.folder, [MANIFEST, *entry.files])
         return entry
+
+    def note_published(self, kind: str, key: str) -> None:
+        """Another process of this run has just published a result: its digests need not be taken again to say that it is there."""
+        folder = self.folder(kind, key)
+        try:
+            files = files_of(folder, kind, key)
+        except OSError:
+            return
+        if files is not None:
+            self.seals.note(f"{kind}/{key}", folder, [MANIFEST, *files])
+
+    def has(self, kind: str, key: str) -> bool:
+        """Is a result there? Digests are taken where its files changed since they were last taken, and only there."""
+        if key in self._verified or self.seals.hold(f"{kind}/{key}", self.folder(kind, key)):
+            return True
+        return self.find(kind, key) is not None
 
     def get(self, kind: str, key: str) -> Entry:
         """As :meth:`find`.
@@ -142,38 +262,46 @@ class Store:
         Raises:
             StoreError: the disk is full or not writable; nothing half-written becomes visible.
         """
-        partial = self.root / "partial" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        owner, partial, entry = os.getpid(), self.aside(), None
         try:
-            partial.mkdir()
-            write(partial)
-            files = {str(p.relative_to(partial)): _sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()}
-            write_json(partial / MANIFEST, {"kind": kind, "key": key, "inputs": inputs, "files": files})
-            self._flush(partial)
-            final = self.folder(kind, key)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.rename(final)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                self._compare(kind, key, files)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise StoreError(
-                    f"no space left on the disk of the store {self.root}. Free some, then run again: what is published is kept."
-                ) from error
-            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-                raise StoreError(f"cannot write to the store {self.root}: {error.strerror}") from error
-            raise
+            with self.writing():
+                partial.mkdir()
+                write(partial)
+                _end_strays(owner)
+                files = {str(p.relative_to(partial)): sha256_of(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+                write_json(partial / MANIFEST, {"kind": kind, "key": key, "inputs": inputs, "files": files})
+                self._flush(partial)
+                entry = self.place(partial, kind, key, files)
         finally:
+            _end_strays(owner)
             shutil.rmtree(partial, ignore_errors=True)
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
-        return self.get(kind, key)
+        return entry or self.get(kind, key)
+
+    def place(self, folder: Path, kind: str, key: str, files: Mapping[str, str]) -> Entry | None:
+        """Publish a complete folder of this disk by one rename; ``None`` where the result was there already.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        final = self.folder(kind, key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            self._compare(kind, key, files)
+            return None
+        return self._note(Entry(kind, key, final, files))
 
     @staticmethod
     def _flush(folder: Path) -> None:
+        # Some writers make files for their user alone; who may read the manifest may read the rest.
+        mode = (folder / MANIFEST).stat().st_mode & 0o777
         for path in folder.rglob("*"):
             if path.is_file():
+                path.chmod(mode)
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
 
@@ -185,6 +313,16 @@ class Store:
             with (self.root / "conflicts.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
 
+    def _note_beside(self, path: Path, value: Any) -> None:
+        """Write a small file at once: no reader sees half of it."""
+        aside = self.aside()
+        with self.writing():
+            try:
+                write_json(aside, value)
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+
     def fail(self, kind: str, key: str, reason: str, traceback: str) -> None:
         """Record that a stage failed. A failure is a record, never a hit."""
         value = {
@@ -194,15 +332,11 @@ class Store:
             "traceback": traceback,
             "when": datetime.now(UTC).isoformat(),
         }
-        write_json(self.root / "failures" / f"{key}.json", value)
+        self._note_beside(self.root / "failures" / f"{key}.json", value)
 
     def failure(self, key: str) -> Mapping[str, str] | None:
-        """The record of a failed stage."""
-        path = self.root / "failures" / f"{key}.json"
-        if not path.is_file():
-            return None
-        value: Mapping[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return value
+        """The record of a failed stage; ``None`` also where it is unreadable."""
+        return _mapping(self.root / "failures" / f"{key}.json")
 
     def forget_failure(self, key: str) -> None:
         """So that the next run tries the stage again."""
@@ -210,18 +344,14 @@ class Store:
 
     def note_timing(self, kind: str, key: str, seconds: float, peak_bytes: int) -> None:
         """Beside a result, never inside it: results are byte-identical, timings are not."""
-        write_json(
+        self._note_beside(
             self.root / "timings" / f"{key}.json",
             {"kind": kind, "seconds": round(seconds, 3), "peak_bytes": peak_bytes},
         )
 
     def timing(self, key: str) -> Mapping[str, Any] | None:
-        """Wall seconds and peak memory of the run that published a result."""
-        path = self.root / "timings" / f"{key}.json"
-        if not path.is_file():
-            return None
-        value: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return value
+        """Wall seconds and peak memory of the run that published a result; ``None`` also where that is unreadable."""
+        return _mapping(self.root / "timings" / f"{key}.json")
 
     def inputs(self, key: str) -> tuple[str, Mapping[str, Any]] | None:
         """(kind, inputs) of a key or of a unique prefix of one, to explain it.

@@ -21,9 +21,8 @@ from bench.errors import ConfigError, suggest
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
 from bench.records import Coordinates, PluginUse
+from bench.suite_files import suite_file
 from bench.verdicts import FALSE_ALARMS
-
-SUITES = Path("results") / "suites"
 
 
 class _Strict(BaseModel):
@@ -170,12 +169,7 @@ def load_suite(name: str | Path) -> Suite:
     Raises:
         ConfigError: the file is missing, is not YAML, or has unknown or wrong keys; names file and key.
     """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        known = sorted(p.stem for p in SUITES.glob("*.yaml"))
-        path = SUITES / f"{name}.yaml"
-        if not path.is_file():
-            raise ConfigError(f"there is no suite {str(name)!r} in {SUITES}.{suggest(str(name), known)}")
+    path = suite_file(name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
