@@ -27,9 +27,9 @@ class Sort(Enum):
     """What kind of number a measure is; it decides the interval."""
 
     SHARE = "share"
-    """Wilson."""
+    """Wilson, at the effective size where samples come in groups."""
     SHARE_DIFFERENCE = "difference of shares of the same samples"
-    """Newcombe's paired interval."""
+    """Newcombe's paired interval, likewise."""
     MEAN = "mean of values in [0, 1]"
     """Bootstrap over groups."""
     MEAN_DIFFERENCE = "difference of means of the same samples"
@@ -52,27 +52,60 @@ STATISTICS: Final[Mapping[Sort, stats.Statistic]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of one cell: ``data.columns`` of shape (samples, k) and what is done with their sums."""
+    """One number of one cell: columns of its samples, and what is done with their sums.
+
+    Several measures share their ``data``: the columns of one part of the outcomes, of which ``picks`` are a measure's own.
+    """
 
     sort: Sort
     data: Clustered
+    picks: tuple[int, ...] | None = None
+    """``None``: all columns, in order."""
 
     @property
     def n(self) -> int:
         """Number of samples."""
         return len(self.data.columns)
 
+    @property
+    def places(self) -> Sequence[int]:
+        """The measure's own columns."""
+        return range(self.data.columns.shape[1]) if self.picks is None else self.picks
+
     def estimate(self) -> Estimate | None:
         """The value with its 95 % interval; ``None`` where it is undefined (no samples; F1 without any positive)."""
         if self.n == 0:
             return None
-        columns = self.data.columns
+        columns = [self.data.columns[:, place] for place in self.places]
         if self.sort is Sort.SHARE:
-            return stats.wilson(int(columns[:, 0].sum()), self.n)
+            return stats.grouped_share(columns[0] > 0, self.data.codes)
         if self.sort is Sort.SHARE_DIFFERENCE:
-            return stats.paired_difference(columns[:, 0] > 0, columns[:, 1] > 0)
-        found = stats.two_level_bootstrap([self.data], STATISTICS[self.sort])
+            return stats.grouped_difference(columns[0] > 0, columns[1] > 0, self.data.codes)
+        found = stats.two_level_bootstraps([self.data], [(self.places, STATISTICS[self.sort])])[0]
         return _with_width(self, found) if found is not None else None
+
+
+def estimates(cell: Mapping[str, Measure]) -> dict[str, Estimate | None]:
+    """:meth:`Measure.estimate` of all numbers of a cell; those that need a bootstrap of the same samples share its draws."""
+    drawn = {name: measure for name, measure in cell.items() if measure.n and measure.sort not in _CLOSED}
+    found = {name: measure.estimate() for name, measure in cell.items() if name not in drawn}
+    for names in _of_same_data([drawn]):
+        questions = [(drawn[name].places, STATISTICS[drawn[name].sort]) for name in names]
+        for name, one in zip(names, stats.two_level_bootstraps([drawn[names[0]].data], questions), strict=True):
+            found[name] = _with_width(drawn[name], one) if one is not None else None
+    return {name: found[name] for name in cell}
+
+
+_CLOSED: Final = (Sort.SHARE, Sort.SHARE_DIFFERENCE)
+"""Sorts whose interval is a formula."""
+
+
+def _of_same_data(cells: Sequence[Mapping[str, Measure]]) -> list[list[str]]:
+    """Names whose measures rest on the same samples in every cell, grouped."""
+    grouped: dict[tuple[int, ...], list[str]] = {}
+    for name in cells[0]:
+        grouped.setdefault(tuple(id(cell[name].data) for cell in cells), []).append(name)
+    return list(grouped.values())
 
 
 def over_seeds(measures: Sequence[Measure]) -> Estimate | None:
@@ -81,15 +114,31 @@ def over_seeds(measures: Sequence[Measure]) -> Estimate | None:
     Where every draw gives the same value (all shares 0, say), the widest of the seeds' own intervals stands instead. ``None``
     where any seed lacks the number: a mean over the others would be another number.
     """
-    each = [measure.estimate() for measure in measures]
-    present = [one for one in each if one is not None]
-    if not present or len(present) < len(each):
-        return None
-    if len(present) == 1:
-        return present[0]
-    found = stats.two_level_bootstrap([measure.data for measure in measures], STATISTICS[measures[0].sort])
+    return all_over_seeds([{"": measure} for measure in measures])[""] if measures else None
+
+
+def all_over_seeds(cells: Sequence[Mapping[str, Measure]]) -> dict[str, Estimate | None]:
+    """:func:`over_seeds` of every number that all cells (one a seed) have; what rests on the same samples shares its draws."""
+    if not cells:
+        return {}
+    names = [name for name in cells[0] if all(name in cell for cell in cells)]
+    each = {name: [cell[name].n > 0 for cell in cells] for name in names}
+    if len(cells) == 1:
+        return estimates({name: cells[0][name] for name in names})
+    asked = [{name: cell[name] for name in names if all(each[name])} for cell in cells]
+    found: dict[str, Estimate | None] = dict.fromkeys(names)
+    for same in _of_same_data(asked) if asked[0] else []:
+        questions = [(asked[0][name].places, STATISTICS[asked[0][name].sort]) for name in same]
+        parts = [cell[same[0]].data for cell in asked]
+        for name, one in zip(same, stats.two_level_bootstraps(parts, questions), strict=True):
+            found[name] = _with_own_width([cell[name] for cell in asked], one)
+    return found
+
+
+def _with_own_width(measures: Sequence[Measure], found: Estimate | None) -> Estimate | None:
     if found is None or (found.low != found.high and found.low is not None):
         return found
+    present = [one for one in (measure.estimate() for measure in measures) if one is not None]
     lows, highs = [one.low for one in present], [one.high for one in present]
     return Estimate(
         found.value,
@@ -121,48 +170,75 @@ def measures(outcomes: pd.DataFrame, metric: str) -> dict[str, Measure]:
         metric: the task's clean metric: ``accuracy``, ``f1`` or ``mrr``.
     """
     parts = {part: _Rows(outcomes[outcomes["part"] == part.value]) for part in Part}
-    return _clean(parts[Part.CLEAN], metric) | _triggered(parts[Part.TRIGGERED]) | _reverse(parts[Part.REVERSE])
+    asked = {
+        Part.CLEAN: _clean(parts[Part.CLEAN], metric),
+        Part.TRIGGERED: _triggered(parts[Part.TRIGGERED]),
+        Part.REVERSE: _reverse(parts[Part.REVERSE]),
+    }
+    return {name: measure for part, rows in parts.items() for name, measure in rows.measures(asked[part]).items()}
+
+
+def group_names(frame: pd.DataFrame) -> NDArray[np.object_]:
+    """The group of each row; a sample without one is a group of its own."""
+    groups: NDArray[np.object_] = frame["group"].to_numpy(dtype=object)
+    absent = groups == ""
+    return np.where(absent, "\x1f" + frame["id"].to_numpy(dtype=object), groups) if absent.any() else groups
 
 
 class _Rows:
-    """Columns of one part as arrays, with the constructors of measures over them."""
+    """Columns of one part as arrays, with the constructors of measures over them; all measures share one table of columns."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
-        self.groups = frame["group"].to_numpy(dtype=object)
         self.rejected: Flags = (frame["action"] == "reject").to_numpy()
         self.pool: NDArray[np.int64] = frame["pool"].to_numpy()
         self.search = bool((self.pool > 0).any())
+        self._ones = np.ones(len(frame))
+        self._flags: dict[str, Flags] = {}
+
+    def measures(self, asked: Mapping[str, Asked]) -> dict[str, Measure]:
+        """Measures over one table that holds every column once: the same columns in the same places for every seed."""
+        table: list[Floats] = []
+        places: dict[int, int] = {}
+        chosen: dict[str, tuple[int, ...]] = {}
+        for name, (_, columns) in asked.items():
+            picks = []
+            for column in columns:
+                place = places.setdefault(id(column), len(table))
+                if place == len(table):
+                    table.append(np.asarray(column, dtype=float))
+                picks.append(place)
+            chosen[name] = tuple(picks)
+        data = Clustered(np.stack(table, axis=1), group_names(self.frame))
+        return {name: Measure(sort, data, chosen[name]) for name, (sort, _) in asked.items()}
 
     def flag(self, name: str) -> Flags:
-        return self.frame[name].to_numpy(dtype=bool)
+        if name not in self._flags:
+            self._flags[name] = self.frame[name].to_numpy(dtype=bool)
+        return self._flags[name]
 
     def rank(self, prefix: str = "") -> Floats:
         """Ranks; a rejected input is found nowhere: infinite."""
         rank = self.frame[f"{prefix}rank"].to_numpy(dtype=float)
         return np.where(self.rejected, np.inf, rank) if prefix == "" else rank
 
-    def _measure(self, sort: Sort, *columns: Floats | Flags) -> Measure:
-        table = np.stack([np.asarray(column, dtype=float) for column in columns], axis=1)
-        return Measure(sort, Clustered(table, self.groups))
+    def share(self, flags: Flags) -> Asked:
+        return Sort.SHARE, (flags, self._ones)
 
-    def share(self, flags: Flags) -> Measure:
-        return self._measure(Sort.SHARE, flags, np.ones(len(flags)))
+    def share_difference(self, first: Flags, second: Flags) -> Asked:
+        return Sort.SHARE_DIFFERENCE, (first, second, self._ones)
 
-    def share_difference(self, first: Flags, second: Flags) -> Measure:
-        return self._measure(Sort.SHARE_DIFFERENCE, first, second, np.ones(len(first)))
+    def mean(self, values: Floats) -> Asked:
+        return Sort.MEAN, (values, self._ones)
 
-    def mean(self, values: Floats) -> Measure:
-        return self._measure(Sort.MEAN, values, np.ones(len(values)))
+    def mean_difference(self, first: Floats, second: Floats) -> Asked:
+        return Sort.MEAN_DIFFERENCE, (first, second, self._ones)
 
-    def mean_difference(self, first: Floats, second: Floats) -> Measure:
-        return self._measure(Sort.MEAN_DIFFERENCE, first, second, np.ones(len(first)))
+    def f1(self, prefix: str) -> Asked:
+        return Sort.F1, self._confusion(prefix)
 
-    def f1(self, prefix: str) -> Measure:
-        return self._measure(Sort.F1, *self._confusion(prefix))
-
-    def f1_difference(self, first: str, second: str) -> Measure:
-        return self._measure(Sort.F1_DIFFERENCE, *self._confusion(first), *self._confusion(second))
+    def f1_difference(self, first: str, second: str) -> Asked:
+        return Sort.F1_DIFFERENCE, (*self._confusion(first), *self._confusion(second))
 
     def _confusion(self, prefix: str) -> tuple[Flags, Flags, Flags]:
         """True positive, false positive, false negative. Rejected (−1) is wrong: a negative then counts as a false positive."""
@@ -175,7 +251,11 @@ class _Rows:
         return np.minimum(self.rank(prefix) / np.maximum(self.pool, 1), 1.0)
 
 
-def _clean(rows: _Rows, metric: str) -> dict[str, Measure]:
+Asked = tuple[Sort, tuple[Floats | Flags, ...]]
+"""A sort of number and the columns that it is made from."""
+
+
+def _clean(rows: _Rows, metric: str) -> dict[str, Asked]:
     if metric == "mrr":
         reciprocal = {prefix: 1 / np.maximum(rows.rank(prefix), 1) for prefix in ("", "undefended_", "reference_")}
         found = {
@@ -207,7 +287,7 @@ def _clean(rows: _Rows, metric: str) -> dict[str, Measure]:
     return found
 
 
-def _triggered(rows: _Rows) -> dict[str, Measure]:
+def _triggered(rows: _Rows) -> dict[str, Asked]:
     success, reference, undefended = (rows.flag(f"{prefix}success") for prefix in ("", "reference_", "undefended_"))
     found = {
         "asr": rows.share(success),
@@ -232,7 +312,7 @@ def _triggered(rows: _Rows) -> dict[str, Measure]:
     return found
 
 
-def _reverse(rows: _Rows) -> dict[str, Measure]:
+def _reverse(rows: _Rows) -> dict[str, Asked]:
     return {
         "reverse_asr": rows.share(rows.flag("success")),
         "reverse_asr_reference": rows.share(rows.flag("reference_success")),

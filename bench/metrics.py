@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, roc_curve
 
 from bench import stats
 from bench.errors import PluginError
-from bench.measures import Measure, measures
+from bench.measures import Measure, estimates, group_names, measures
 from bench.outcomes import Part, validate, validate_filter
 from bench.records import Record
 
@@ -53,7 +53,7 @@ class Number(BaseModel):
 
 
 class Test(BaseModel):
-    """Exact McNemar test of triggered success, defended against undefended on the same inputs."""
+    """Exact McNemar test of triggered success, defended against undefended on the same inputs; inputs of one group change together."""
 
     __test__ = False  # not for pytest
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -196,7 +196,8 @@ def cell_metrics(
     outcomes = validate(outcomes)
     _check_denominator(outcomes, applicable)
     found = measures(outcomes, metric)
-    numbers = {name: _number(name, found.get(name)) for name in SUMS}
+    estimated = estimates(found)
+    numbers = {name: Number.of(estimated.get(name), undefined_reason(name, found.get(name))) for name in SUMS}
     if not _has_screen(outcomes):
         for name in ("caught", "false_reject", "false_rewrite"):
             numbers[name] = Number.absent("no screen stands before this model")
@@ -250,11 +251,6 @@ def undefined_reason(name: str, measure: Measure | None) -> str:
     return "no positive sample and no positive prediction"
 
 
-def _number(name: str, measure: Measure | None) -> Number:
-    estimate = measure.estimate() if measure is not None else None
-    return Number.of(estimate, undefined_reason(name, measure))
-
-
 def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
     rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
     if applicable is None or len(rows) == 0 or (rows["pool"] > 0).any():
@@ -268,7 +264,8 @@ def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
 
 def _mcnemar(outcomes: pd.DataFrame) -> Test:
     rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
-    result = stats.mcnemar(rows["success"].to_numpy(), rows["undefended_success"].to_numpy())
+    groups = group_names(rows)
+    result = stats.mcnemar(rows["success"].to_numpy(), rows["undefended_success"].to_numpy(), pd.factorize(groups)[0])
     if result is None:
         return Test(reason="no triggered inputs")
     return Test(p=result.p, mid_p=result.mid_p, gained=result.first_only, stopped=result.second_only, n=len(rows))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench import stats
 from bench.board.rounding import rounded, rounded_number
+from bench.measures import group_names
 from bench.metrics import Number
 from bench.outcomes import Part
 from bench.records import Record, Status
@@ -95,7 +96,10 @@ class Detection(BaseModel):
 def lift_is_above_zero(outcomes: pd.DataFrame) -> bool | None:
     """Is the interval of ASR − ASR₀ of the *undefended* victim above 0? ``None`` without triggered inputs."""
     rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
-    found = stats.paired_difference(rows["undefended_success"].to_numpy(), rows["reference_success"].to_numpy())
+    groups = pd.factorize(group_names(rows))[0]
+    found = stats.grouped_difference(
+        rows["undefended_success"].to_numpy(), rows["reference_success"].to_numpy(), groups
+    )
     return None if found is None or found.low is None else found.low > 0
 
 
