@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.errors import BenchError, ConfigError, Interrupted
+from bench.store_commands import commands as store_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Benchmark of backdoor attacks on, and defenses of, neural code models.",
 )
+
+app.add_typer(store_commands, name="store")
 
 SuiteArgument = Annotated[str, typer.Argument(help="A suite file, or a name from results/suites.")]
 StoreOption = Annotated[
