@@ -267,10 +267,15 @@ def test_missing_blocks_are_left_out_and_ranks_use_complete_ones() -> None:
     assert {s.rank_blocks for s in found.values()} == {7}
 
 
-def test_holm_counts_the_defenses_and_not_the_control() -> None:
-    found = {s.defense: s for s in summarise_blocks(lifts(none=[0.8] * 6, d=[0.1] * 6, e=[0.2] * 6), control="none")}
-    assert found["d"].p_holm == pytest.approx(2 * 2 / 64)
-    assert found["none"].p is None
+def test_holm_counts_the_two_questions_of_a_pair_and_no_other_defense() -> None:
+    table = lifts(none=[0.8] * 6, d=[0.1] * 6, e=[0.2] * 6)
+    alone = {s.defense: s for s in summarise_blocks(table, control="none")}
+    assert alone["d"].p_holm == pytest.approx(2 / 64)
+    assert alone["none"].p is None
+    accuracy = lifts(none=[0.9] * 6, d=[0.9] * 6, e=[0.8] * 6)
+    both = {s.defense: s for s in summarise_blocks(table, control="none", clean=accuracy)}
+    assert (both["d"].p_holm, both["d"].clean_p_holm) == pytest.approx((2 * 2 / 64, 1.0))
+    assert both["d"].p_table == pytest.approx(3 * 2 / 64), "three pairs on the board"
 
 
 def test_without_a_control_nothing_is_compared() -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from bench import stats
+from bench.board.analysis import Analysis, Gap, analyse
 from bench.board.attack_rows import AttackRow, attack_rows
-from bench.board.blocks import BlockSummary, summarise_blocks
+from bench.board.blocks import Block, BlockSummary, summaries
 from bench.board.curves import Curve, curves
 from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
 from bench.board.rounding import rounded, rounded_number
@@ -97,7 +98,9 @@ class Board(BaseModel):
     rows: tuple[Row, ...]
     """Sorted by task, model, attack (``none`` first), family and defense; independent of the order of the records."""
     blocks: tuple[BlockSummary, ...]
-    """Each defense across all blocks (task × model × attack)."""
+    """Each defense across all blocks (task × model × attack), against no defense."""
+    analysis: Analysis = Analysis()
+    """All that is said across cells: standings, pairs, tie groups, gaps."""
     false_alarms: float = FALSE_ALARMS
     """The share of clean models that a verdict may convict."""
     detections: tuple[Detection, ...] = ()
@@ -135,23 +138,56 @@ def build_board(
     rows = _with_verdicts(rows, detected)
     adjusted = stats.holm([row.mcnemar_p for row in rows])
     rows = [row.model_copy(update={"mcnemar_p_holm": rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
-    lifts: dict[str, dict[tuple[str, str, str], float]] = {row.defense: {} for row in rows}
-    for row in rows:
-        lift = row.numbers["lift"].value if "lift" in row.numbers else None
-        if lift is not None:
-            lifts[row.defense][(row.task, row.model, row.attack)] = lift
-    controls = [row.defense for row in rows if row.family == "none"]
-    blocks = summarise_blocks(lifts, control=controls[0] if controls else None)
+    across = analyse_rows(rows)
     return Board(
         suites=tuple(sorted({record.suite for record in records})),
         margin=margin,
         rows=tuple(rows),
-        blocks=tuple(blocks),
+        blocks=tuple(summaries(across)),
+        analysis=across,
         false_alarms=false_alarms,
         detections=detected,
         attacks=attack_rows(records),
         curves=curves(records, {(row.task, row.model, row.attack, row.defense): row.numbers for row in rows}),
     )
+
+
+def analyse_rows(rows: Sequence[Row]) -> Analysis:
+    """What rows say across blocks; a block counts where the attack's lift is defined."""
+    lifts: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
+    clean: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
+    for row in rows:
+        block = (row.task, row.model, row.attack)
+        for values, name in ((lifts, "lift"), (clean, "clean")):
+            value = row.numbers[name].value if name in row.numbers else None
+            if value is not None:
+                values[row.defense][block] = value
+    controls = [row.defense for row in rows if row.family == "none"]
+    return analyse(lifts, clean, control=controls[0] if controls else None, gaps=_gaps(rows, lifts))
+
+
+def _gaps(rows: Sequence[Row], lifts: Mapping[str, Mapping[Block, float]]) -> list[Gap]:
+    at = {(row.task, row.model, row.attack, row.defense): row for row in rows}
+    blocks = sorted({block for found in lifts.values() for block in found})
+    found = []
+    for defense in sorted(lifts):
+        for block in blocks:
+            if block not in lifts[defense]:
+                reason = _why_missing(at.get((*block, defense)))
+                found.append(Gap(defense=defense, task=block[0], model=block[1], attack=block[2], reason=reason))
+    return found
+
+
+def _why_missing(row: Row | None) -> str:
+    if row is None:
+        return "no cell"
+    if row.numbers:
+        return row.numbers["lift"].reason
+    told = dict.fromkeys(
+        f"{note.status.value.replace('_', ' ')}: {note.reason}" if note.reason else note.status.value.replace("_", " ")
+        for note in row.notes
+    )
+    return "; ".join(told) or "no cell is ok"
 
 
 def _loading_once(loader: Loader) -> Loader:

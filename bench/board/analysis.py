@@ -1,0 +1,274 @@
+"""Defenses across blocks (block = task × model × attack, seeds averaged first): who is told apart from whom, and by how much.
+
+Two questions are asked of every pair of defenses, over the blocks on which both have a number: which lift is nearer to 0 (a repair that
+plants a reverse backdoor is not better than none), and which clean metric is higher.
+
+The family of a Holm adjustment is one pair: its two questions. What is said of two defenses then rests on those two alone, and no
+third defense on the board can change it; Holm over all pairs would, since every newcomer makes every test stricter. The price: 5 % is
+the chance of a false verdict on one pair, not on the table. ``p_table`` is the strict figure beside it: Holm over all pairs of the
+board, which does depend on who else stands there, and decides nothing. For the same reason tests never use mean ranks (Benavoli,
+Corani and Mangili, JMLR 2016): mean ranks describe, and a rank is relative to all by its nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bench import stats
+from bench.board.rounding import rounded
+
+TIE_MARGIN: Final = 0.01
+ALPHA: Final = 0.05
+RANKED_SHARE: Final = 0.8
+"""A defense is ranked if it has a lift on this share of the control's blocks: one that hardly applies must not shrink the complete
+blocks of all others."""
+NO_COMPLETE_BLOCK: Final = "no complete block: on no block has every ranked defense a lift"
+NO_CONTROL: Final = "no undefended cells to compare with"
+
+Values = Mapping[str, Mapping[Hashable, float]]
+"""Defense → block → number."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Comparison(_Frozen):
+    """One question of one pair, ``one − other`` over their common blocks. ``None`` where undefined (``reason`` says why)."""
+
+    blocks: int
+    median: float | None = None
+    """Median paired difference, with the sign test's exact interval (none below six blocks)."""
+    low: float | None = None
+    high: float | None = None
+    effect: float | None = None
+    """Matched-pairs rank-biserial correlation, −1 to 1; its sign is the difference's."""
+    wins: int = 0
+    """Blocks on which ``one`` is better by more than one point; ``ties``: within it."""
+    ties: int = 0
+    losses: int = 0
+    p: float | None = None
+    """Two-sided Wilcoxon signed-rank test."""
+    p_holm: float | None = None
+    """Holm over the pair's two questions; it decides ``better``."""
+    p_table: float | None = None
+    """Holm over all pairs of the board; for information."""
+    better: Literal["one", "other", "not told apart"] | None = None
+    """``None`` where there is no test."""
+    reason: str = ""
+
+
+class Pair(_Frozen):
+    """Two defenses, in the order of the standings."""
+
+    one: str
+    other: str
+    distance: Comparison
+    """Of |lift|: smaller is better."""
+    clean: Comparison
+    """Of the clean metric: higher is better."""
+
+
+class Standing(_Frozen):
+    """One defense across blocks."""
+
+    defense: str
+    blocks: int
+    """Blocks on which it has a lift."""
+    mean_distance: float | None = None
+    """Mean |lift| over them."""
+    mean_rank: float | None = None
+    """By |lift| over the complete blocks, 1 is best; ``rank_low`` and ``rank_high``: bootstrap interval of its place."""
+    rank_low: float | None = None
+    rank_high: float | None = None
+    letters: str = ""
+    """Tie groups: two defenses share a letter exactly where |lift| does not tell them apart. Empty without any test."""
+    reason: str = ""
+    """Why it has no rank."""
+
+
+class Gap(_Frozen):
+    """A block on which a defense has no lift though another one has."""
+
+    defense: str
+    task: str
+    model: str
+    attack: str
+    reason: str
+
+
+class Analysis(_Frozen):
+    """All that is said across cells; pages and exports read this object and compute nothing."""
+
+    control: str | None = None
+    """The undefended rows' label."""
+    alpha: float = ALPHA
+    tie_margin: float = TIE_MARGIN
+    blocks: int = 0
+    """Blocks on which any defense has a lift."""
+    complete: int = 0
+    """Blocks on which every ranked defense has one; ranks rest on these alone."""
+    standings: tuple[Standing, ...] = ()
+    """Best first: by mean rank, then by mean |lift|."""
+    pairs: tuple[Pair, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    reason: str = ""
+    """Why nothing is ranked."""
+
+    def pair(self, one: str, other: str) -> Pair | None:
+        """The pair of two defenses, turned round where it stands the other way; ``None`` where one of them has no lift."""
+        for pair in self.pairs:
+            if (pair.one, pair.other) == (one, other):
+                return pair
+            if (pair.one, pair.other) == (other, one):
+                return Pair(one=one, other=other, distance=_turned(pair.distance), clean=_turned(pair.clean))
+        return None
+
+
+def _turned(found: Comparison) -> Comparison:
+    def minus(value: float | None) -> float | None:
+        return None if value is None else 0.0 - value
+
+    better: dict[str | None, Literal["one", "other"]] = {"one": "other", "other": "one"}
+    return found.model_copy(
+        update={
+            "median": minus(found.median),
+            "low": minus(found.high),
+            "high": minus(found.low),
+            "effect": minus(found.effect),
+            "wins": found.losses,
+            "losses": found.wins,
+            "better": better.get(found.better, found.better),
+        }
+    )
+
+
+def analyse(lifts: Values, clean: Values, *, control: str | None, gaps: Iterable[Gap] = ()) -> Analysis:
+    """The analysis of all defenses that have a lift anywhere.
+
+    Args:
+        lifts: defense → block → lift (mean over seeds). A missing block is left out, never filled in.
+        clean: the same of the clean metric.
+        control: the undefended rows' label, or ``None``.
+        gaps: handed on.
+    """
+    distances = {name: {b: abs(x) for b, x in found.items()} for name, found in lifts.items() if found}
+    ranked, complete = _ranked(distances, control)
+    ranks = stats.rank_intervals([[distances[name][block] for name in ranked] for block in complete])
+    places = dict(zip(ranked, ranks, strict=True)) if ranks else {}
+    order = sorted(
+        distances, key=lambda name: (places[name].mean_rank if name in places else 0.0, _key(distances, name))
+    )
+    pairs = _pairs(order, distances, clean)
+    tested = [name for name in order if any(p.distance.p is not None for p in pairs if name in (p.one, p.other))]
+    apart = {(p.one, p.other): p.distance.better in ("one", "other") for p in pairs}
+    letters = stats.tie_groups(tested, apart)
+    reason = ""
+    if not places and distances:
+        few = f"{stats.NOT_ENOUGH_BLOCKS}: {len(complete)} complete, ranks need {stats.MINIMUM_BLOCKS}"
+        reason = few if complete else NO_COMPLETE_BLOCK
+    standings = []
+    for name in order:
+        place = places.get(name)
+        standings.append(
+            Standing(
+                defense=name,
+                blocks=len(distances[name]),
+                mean_distance=rounded(_mean(distances[name])),
+                mean_rank=rounded(place.mean_rank) if place else None,
+                rank_low=place.low if place else None,
+                rank_high=place.high if place else None,
+                letters=letters.get(name, ""),
+                reason="" if place else reason if name in ranked else _too_few(distances, name, control),
+            )
+        )
+    return Analysis(
+        control=control if control in distances else None,
+        blocks=len({block for found in distances.values() for block in found}),
+        complete=len(complete),
+        standings=tuple(standings),
+        pairs=tuple(pairs),
+        gaps=tuple(gaps),
+        reason=reason,
+    )
+
+
+def _key(distances: Values, name: str) -> tuple[float, str]:
+    return rounded(_mean(distances[name])) or 0.0, name
+
+
+def _mean(values: Mapping[Hashable, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _base(distances: Values, control: str | None) -> set[Hashable]:
+    """The blocks that a ranked defense is asked for: the control's, or all where there is none."""
+    if control in distances:
+        return set(distances[control])
+    return {block for found in distances.values() for block in found}
+
+
+def _ranked(distances: Values, control: str | None) -> tuple[list[str], list[Hashable]]:
+    """The defenses that are ranked, by name, and the complete blocks."""
+    base = _base(distances, control)
+    ranked = sorted(name for name, found in distances.items() if len(base & set(found)) >= RANKED_SHARE * len(base))
+    complete = [block for block in base if all(block in distances[name] for name in ranked)] if ranked else []
+    return ranked, sorted(complete, key=str)
+
+
+def _too_few(distances: Values, name: str, control: str | None) -> str:
+    base = _base(distances, control)
+    return f"not ranked: it has a lift on {len(base & set(distances[name]))} of {len(base)} blocks"
+
+
+def _pairs(order: Sequence[str], distances: Values, clean: Values) -> list[Pair]:
+    found = []
+    for one, other in combinations(order, 2):
+        common = [block for block in distances[one] if block in distances[other]]
+        known = [block for block in common if block in clean.get(one, {}) and block in clean.get(other, {})]
+        questions = [
+            _compare([distances[one][b] - distances[other][b] for b in common], smaller=True),
+            _compare([clean[one][b] - clean[other][b] for b in known], smaller=False),
+        ]
+        adjusted = stats.holm([question.p for question in questions])
+        told = [_decided(question, p) for question, p in zip(questions, adjusted, strict=True)]
+        found.append(Pair(one=one, other=other, distance=told[0], clean=told[1]))
+    tables = [stats.holm([getattr(pair, name).p for pair in found]) for name in ("distance", "clean")]
+    return [
+        pair.model_copy(
+            update={
+                "distance": pair.distance.model_copy(update={"p_table": rounded(distance)}),
+                "clean": pair.clean.model_copy(update={"p_table": rounded(of_clean)}),
+            }
+        )
+        for pair, distance, of_clean in zip(found, *tables, strict=True)
+    ]
+
+
+def _compare(differences: Sequence[float], *, smaller: bool) -> Comparison:
+    test, median = stats.signed_rank(differences), stats.median_difference(differences)
+    counts = stats.win_tie_loss(differences if smaller else [-x for x in differences], TIE_MARGIN)
+    return Comparison(
+        blocks=len(differences),
+        median=rounded(median.value) if median else None,
+        low=rounded(median.low) if median else None,
+        high=rounded(median.high) if median else None,
+        effect=rounded(test.effect),
+        wins=counts.wins,
+        ties=counts.ties,
+        losses=counts.losses,
+        p=rounded(test.p),
+        # Filled in by _decided; the sign of the effect says who is better.
+        better=None if test.p is None else "one" if ((test.effect or 0.0) < 0) == smaller else "other",
+        reason=test.reason,
+    )
+
+
+def _decided(found: Comparison, p_holm: float | None) -> Comparison:
+    apart = p_holm is not None and p_holm < ALPHA
+    better = found.better if apart or found.p is None else "not told apart"
+    return found.model_copy(update={"p_holm": rounded(p_holm), "better": better})

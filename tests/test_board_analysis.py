@@ -1,0 +1,143 @@
+"""What the board says across cells: verdicts on two defenses rest on those two alone, and nothing missing is filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.board import build_board, to_markdown
+from bench.board.analysis import NO_COMPLETE_BLOCK, Analysis, analyse
+from bench.records import Record, Status
+from tests.test_board import outcomes, record
+
+Table = dict[str, list[float | None]]
+
+
+def analysis(lifts: Table, clean: Table | None = None, control: str | None = "none") -> Analysis:
+    def keyed(table: Table) -> dict[str, dict[Any, float]]:
+        return {name: {i: x for i, x in enumerate(xs) if x is not None} for name, xs in table.items()}
+
+    return analyse(keyed(lifts), keyed(clean or {}), control=control)
+
+
+def verdicts(found: Analysis, names: list[str]) -> dict[tuple[str, str], Any]:
+    """What is decided of the pairs among some defenses; ``p_table`` is for information and left out."""
+    decided = {}
+    for one in names:
+        for other in names:
+            pair = found.pair(one, other) if one < other else None
+            if pair is not None:
+                left_out = {"p_table": None}
+                decided[one, other] = (
+                    pair.distance.model_copy(update=left_out),
+                    pair.clean.model_copy(update=left_out),
+                )
+    return decided
+
+
+blocks = st.integers(0, 14).flatmap(
+    lambda n: st.lists(
+        st.lists(st.one_of(st.none(), st.integers(-100, 100).map(lambda x: x / 100)), min_size=n, max_size=n),
+        min_size=4,
+        max_size=4,
+    )
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(lifts=blocks, clean=blocks, weak=st.lists(st.floats(0.9, 1.0), min_size=14, max_size=14))
+def test_another_defense_never_changes_the_verdict_on_two_others(
+    lifts: list[list[float | None]], clean: list[list[float | None]], weak: list[float]
+) -> None:
+    names = ["none", "a", "b", "c"]
+    lift_table, clean_table = dict(zip(names, lifts, strict=True)), dict(zip(names, clean, strict=True))
+    n = len(lifts[0])
+    before = analysis(lift_table, clean_table)
+    after = analysis({**lift_table, "weak": list(weak[:n])}, {**clean_table, "weak": [0.5] * n})
+    assert verdicts(before, names) == verdicts(after, names)
+
+
+@pytest.mark.parametrize("company", [0, 1, 10])
+def test_a_pair_that_holm_over_all_pairs_would_lose_stays_told_apart(company: int) -> None:
+    rng = np.random.default_rng(0)
+    lifts: Table = {"none": [0.8] * 8, "d": [0.3 + 0.01 * i for i in range(8)]}
+    lifts |= {f"weak{i}": list(0.8 + 0.01 * rng.standard_normal(8)) for i in range(company)}
+    pair = analysis(lifts).pair("d", "none")
+    assert pair is not None
+    assert pair.distance.better == "one"
+    assert pair.distance.p_holm == pytest.approx(2 / 2**8, rel=1e-5)
+    pairs = (company + 2) * (company + 1) / 2
+    assert pair.distance.p_table == pytest.approx(min(1.0, pairs * 2 / 2**8), rel=1e-5)
+
+
+def test_letters_are_shared_exactly_where_two_are_not_told_apart() -> None:
+    rng = np.random.default_rng(1)
+    lifts: Table = {f"d{i}": list(np.clip(0.1 * i + 0.12 * rng.standard_normal(10), -1, 1)) for i in range(6)}
+    found = analysis(lifts, control=None)
+    letters = {s.defense: set(s.letters) for s in found.standings}
+    decided = {p.distance.better for p in found.pairs}
+    assert decided >= {"not told apart", "one"}, "the example holds both"
+    for pair in found.pairs:
+        together = bool(letters[pair.one] & letters[pair.other])
+        assert together == (pair.distance.better == "not told apart"), (pair.one, pair.other)
+
+
+def test_a_pair_turned_round_says_the_same() -> None:
+    found = analysis({"none": [0.8] * 7, "d": [0.1 + 0.01 * i for i in range(7)]}, {"none": [0.9] * 7, "d": [0.7] * 7})
+    one, other = found.pair("d", "none"), found.pair("none", "d")
+    assert one is not None
+    assert other is not None
+    assert (one.distance.better, other.distance.better) == ("one", "other")
+    assert (one.distance.wins, other.distance.losses, one.distance.effect, other.distance.effect) == (7, 7, -1.0, 1.0)
+    assert (one.distance.low, one.distance.high) == (-(other.distance.high or 0), -(other.distance.low or 0))
+    assert (one.clean.median, one.clean.better, one.clean.losses) == (-0.2, "other", 7)
+
+
+def test_a_reverse_backdoor_is_farther_from_zero() -> None:
+    pair = analysis({"none": [0.3] * 6, "d": [-0.9] * 6}).pair("d", "none")
+    assert pair is not None
+    assert (pair.distance.better, pair.distance.losses) == ("other", 6)
+
+
+def test_a_defense_that_hardly_applies_is_compared_but_not_ranked() -> None:
+    found = analysis({"none": [0.8] * 10, "d": [0.1] * 10, "e": [0.2] * 6 + [None] * 4})
+    places = {s.defense: s for s in found.standings}
+    assert found.complete == 10, "e has 6 of 10 blocks and must not shrink them to 6"
+    assert places["e"].mean_rank is None
+    assert places["e"].reason == "not ranked: it has a lift on 6 of 10 blocks"
+    pair = found.pair("d", "e")
+    assert pair is not None
+    assert pair.distance.blocks == 6
+
+
+def test_no_complete_block_is_said() -> None:
+    lifts: Table = {f"d{i}": [None if place == i else 0.1 for place in range(6)] for i in range(6)}
+    found = analysis(lifts, control=None)
+    assert (found.complete, found.blocks, found.reason) == (0, 6, NO_COMPLETE_BLOCK)
+    assert all(s.mean_rank is None and s.reason == NO_COMPLETE_BLOCK for s in found.standings)
+    few = analysis({"none": [0.8] * 4, "d": [0.1] * 4})
+    assert few.reason == "not enough blocks: 4 complete, ranks need 6"
+
+
+def load(r: Record) -> tuple[Any, None]:
+    return outcomes(50, 10), None
+
+
+def test_every_missing_number_has_its_reason() -> None:
+    records = [record("none", f"a{i}") for i in range(3)]
+    records += [record("dece", "a0"), record("dece", "a1", status=Status.FAILED, reason="out of memory")]
+    found = build_board(records, load)
+    gaps = {gap.attack: gap.reason for gap in found.analysis.gaps if gap.defense == "dece"}
+    assert gaps == {"a1": "failed: out of memory", "a2": "no cell"}
+
+
+def test_a_suite_without_an_undefended_row_still_compares_its_defenses() -> None:
+    found = build_board([record(name, f"a{i}") for name in ("dece", "onion") for i in range(6)], load)
+    assert found.analysis.control is None
+    assert {block.reason for block in found.blocks} == {"no undefended cells to compare with"}
+    assert len(found.analysis.pairs) == 1
+    assert "no undefended cells to compare with" in to_markdown(found)
