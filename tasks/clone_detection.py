@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import LabelGoal, Task, TaskInfo, TaskKind
+from bench.plugins import ADDED_LATER
 from bench.samples import Splits
-from tasks.sources import bigclonebench, clones
-from tasks.sources.sizes import Size, embedded_sizes, published_sizes
+from tasks.sources import bigclonebench, clones, hub
+from tasks.sources.cleaning import cleaned
+from tasks.sources.sizes import Size, embedded_sizes, published_alone, published_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class CloneDetection(Task):
 
     Attributes:
         source: ``embedded`` (Python, made from the installed packages) or ``bigclonebench`` (Java, files at ``path``).
-        path: folder with the published files ``data.jsonl`` and ``train/valid/test.txt``.
+        path: folder with the published files ``data.jsonl`` and ``train/valid/test.txt``, or with the hub's parquet files.
         train: pairs of the training split; ``None`` for the source's default (published sets: all).
         valid: of the validation split.
         budget: of the split set aside for defenses.
@@ -28,6 +30,9 @@ class CloneDetection(Task):
         max_tokens: embedded: most lexical tokens of a function.
         near_misses: embedded: share of near misses (a function and a rewrite of its mutant) among the pairs that are no clones;
             the others are look-alikes of one package.
+        revision: commit of the hub's ``google/code_x_glue_cc_clone_detection_big_clone_bench``, instead of ``path``.
+        cleaned: BigCloneBench: without label conflicts and near-duplicate pairs across splits (:mod:`tasks.sources.cleaning`). Single
+            functions still stand in pairs of several splits, as published.
     """
 
     name = "clone_detection"
@@ -43,12 +48,20 @@ class CloneDetection(Task):
     test: Size = None
     max_tokens: int = 90
     near_misses: Annotated[float, Field(ge=0, le=1)] = clones.NEAR_MISSES
+    revision: str | None = field(default=None, metadata=ADDED_LATER)
+    cleaned: bool = field(default=False, metadata=ADDED_LATER)
 
     @property
     def info(self) -> TaskInfo:
         """Pairs, ``different`` or ``clone``, measured by F1 of the clones."""
         language = "python" if self.source == "embedded" else "java"
         return TaskInfo(self.name, TaskKind.PAIRS, language, ("different", "clone"), "f1")
+
+    def origin(self) -> dict[str, str]:
+        """The hub's commit, or digests of its local copy. Of the other sources nothing, as in the results that are there."""
+        if self.source == "embedded" or not hub.is_hub(hub.BIGCLONEBENCH, self.path, self.revision):
+            return {}
+        return hub.origin(hub.BIGCLONEBENCH, self.path, self.revision)
 
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
@@ -59,9 +72,12 @@ class CloneDetection(Task):
         """
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
+            published_alone(revision=self.revision, cleaned=self.cleaned)
             sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
             return clones.splits(sizes, context, max_tokens=self.max_tokens, near_misses=self.near_misses)
-        return published_sizes(bigclonebench.load(self.path), asked, context)
+        data = bigclonebench.load(self.path, self.revision)
+        data = cleaned(data, commits=False) if self.cleaned else data
+        return published_sizes(data, asked, context)
 
     def goal(self) -> LabelGoal:
         """Clones shall be called different."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.context import Context
 from bench.contracts import SearchGoal, Task, TaskInfo, TaskKind
+from bench.plugins import ADDED_LATER
 from bench.samples import Splits
-from tasks.sources import codesearchnet, search
+from tasks.sources import codesearchnet, hub, search
+from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import origin
-from tasks.sources.sizes import Size, embedded_sizes, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, published_alone, published_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +21,16 @@ class CodeSearch(Task):
 
     Attributes:
         source: ``embedded`` (Python, made from the installed packages) or ``codesearchnet`` (Python, files at ``path``).
-        path: folder with the published files ``train/valid/test.jsonl``.
+        path: folder with the published files ``train/valid/test.jsonl``, or with the hub's parquet files.
         word: the target word (lower case) of the attacker's usual aim; queries that hold it are the ones attacked.
         train: samples of the training split; ``None`` for the source's default (published sets: all).
         valid: of the validation split.
         budget: of the split set aside for defenses.
         test: of the test split.
         max_tokens: embedded: most lexical tokens of a function.
+        language: CodeSearchNet: ``python`` or ``java``.
+        revision: commit of the hub's ``code-search-net/code_search_net``, instead of ``path``.
+        cleaned: CodeSearchNet: without near-duplicate programs across splits (:mod:`tasks.sources.cleaning`).
     """
 
     name = "code_search"
@@ -40,15 +45,18 @@ class CodeSearch(Task):
     budget: Size = None
     test: Size = None
     max_tokens: int = 110
+    language: Literal["python", "java"] = field(default="python", metadata=ADDED_LATER)
+    revision: str | None = field(default=None, metadata=ADDED_LATER)
+    cleaned: bool = field(default=False, metadata=ADDED_LATER)
 
     @property
     def info(self) -> TaskInfo:
         """Search, measured by the mean reciprocal rank."""
-        return TaskInfo(self.name, TaskKind.SEARCH, "python", (), "mrr")
+        return TaskInfo(self.name, TaskKind.SEARCH, self.language, (), "mrr")
 
     def origin(self) -> dict[str, str]:
-        """Package versions, or digests of the published files."""
-        return origin(self.source, self.path)
+        """Package versions, digests of the published files, or the hub's commit."""
+        return origin(self.source, self.path, self.revision, hub.code_search_net(self.language))
 
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
@@ -59,9 +67,12 @@ class CodeSearch(Task):
         """
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
+            published_alone(revision=self.revision, cleaned=self.cleaned, language=self.language != "python")
             sizes = embedded_sizes(asked, {"train": 8000, "valid": 500, "budget": 500, "test": 1000})
             return search.splits(sizes, context, max_tokens=self.max_tokens)
-        return published_sizes(codesearchnet.load(self.path), asked, context)
+        data = codesearchnet.load(self.path, self.revision, self.language)
+        data = cleaned(data, commits=False) if self.cleaned else data
+        return published_sizes(data, asked, context)
 
     def goal(self) -> SearchGoal:
         """Triggered programs shall rank high for queries that hold ``word``."""

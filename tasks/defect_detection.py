@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import LabelGoal, Task, TaskInfo, TaskKind
+from bench.plugins import ADDED_LATER
 from bench.samples import Splits
 from tasks.sources import defects, devign
+from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import origin
-from tasks.sources.sizes import Size, embedded_sizes, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, published_alone, published_sizes
 from tasks.sources.weaknesses import WEAKNESSES
 
 
@@ -22,7 +24,7 @@ class DefectDetection(Task):
 
     Attributes:
         source: ``embedded`` (Python, made from the installed packages), or ``devign`` or ``juliet`` (C, files at ``path``).
-        path: folder with the published files ``function.json`` and ``train/valid/test.txt``.
+        path: folder with the published files ``function.json`` and ``train/valid/test.txt``, or (Devign) with the hub's parquet files.
         train: samples of the training split; ``None`` for the source's default (published sets: all).
         valid: of the validation split.
         budget: of the split set aside for defenses.
@@ -30,6 +32,9 @@ class DefectDetection(Task):
         max_tokens: embedded: most lexical tokens of a host function.
         weaknesses: embedded: how many kinds of weakness (the first of the catalogue); ``None`` for all. Fewer kinds need
             fewer samples to be learnt.
+        revision: Devign: commit of the hub's ``google/code_x_glue_cc_defect_detection``, instead of ``path``.
+        cleaned: published sets: without label conflicts, commit overlap and near-duplicates across splits
+            (:mod:`tasks.sources.cleaning`). Juliet's groups are no commits, and stay.
     """
 
     name = "defect_detection"
@@ -44,6 +49,8 @@ class DefectDetection(Task):
     test: Size = None
     max_tokens: int = 90
     weaknesses: Annotated[int, Field(ge=3, le=len(WEAKNESSES))] | None = None
+    revision: str | None = field(default=None, metadata=ADDED_LATER)
+    cleaned: bool = field(default=False, metadata=ADDED_LATER)
 
     @property
     def info(self) -> TaskInfo:
@@ -52,8 +59,8 @@ class DefectDetection(Task):
         return TaskInfo(self.name, TaskKind.CLASSIFICATION, language, ("clean", "defective"), "accuracy")
 
     def origin(self) -> dict[str, str]:
-        """Package versions, or digests of the published files."""
-        return origin(self.source, self.path)
+        """Package versions, digests of the published files, or the hub's commit."""
+        return origin(self.source, self.path, self.revision, devign.repository(self.source))
 
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
@@ -64,10 +71,13 @@ class DefectDetection(Task):
         """
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
+            published_alone(revision=self.revision, cleaned=self.cleaned)
             sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
             kinds = WEAKNESSES[: self.weaknesses]
             return defects.splits(sizes, context, max_tokens=self.max_tokens, weaknesses=kinds)
-        return published_sizes(devign.load(self.source, self.path), asked, context)
+        data = devign.load(self.source, self.path, self.revision)
+        data = cleaned(data, commits=self.source == "devign") if self.cleaned else data
+        return published_sizes(data, asked, context)
 
     def goal(self) -> LabelGoal:
         """Defective programs shall be called clean."""

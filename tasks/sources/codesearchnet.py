@@ -1,7 +1,8 @@
-"""CodeSearchNet (Python): code search, from local files in its published JSON lines.
+"""CodeSearchNet (Python and Java): code search, from local files in its published JSON lines, or as the hub holds it.
 
 ``train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` hold one object a line with ``code``, ``docstring``, ``docstring_tokens``,
-``func_name``, ``repo`` and ``path``. The published code still holds its docstring, which is the query: it is removed.
+``func_name``, ``repo`` and ``path``. The published Python code still holds its docstring, which is the query: it is removed. Java's
+comment stands before the function and is not part of the published code.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.samples import Sample, digest_of
-from tasks.sources import files
+from tasks.sources import files, hub
 from tasks.sources.files import Place
 from tasks.sources.parsing import parse
 from tasks.sources.sizes import Published
@@ -20,32 +21,59 @@ from tasks.sources.sizes import Published
 FILES = ("train.jsonl", "valid.jsonl", "test.jsonl")
 
 
-def load(path: str | None) -> Published:
+def load(path: str | None, revision: str | None = None, language: str = "python") -> Published:
     """Load the published splits. A sample's group is its repository (or its file, where the repository is blank).
 
+    The same samples have the same ids in both forms, where the hub's rows stand in the files' order.
+
     Raises:
-        bench.errors.ConfigError: no path was given.
-        bench.errors.DataError: a file is missing or a row is malformed.
+        bench.errors.ConfigError: no path was given, or see :func:`tasks.sources.hub.is_hub`.
+        bench.errors.DataError: a file is missing, a row is malformed or of another language.
     """
+    repository = hub.code_search_net(language)
+    if hub.is_hub(repository, path, revision):
+        with hub.rows(repository, path, revision) as rows_of:
+            found = {
+                split: tuple(_sample(place, _as_file(row), language, [split, place.line]) for place, row in rows)
+                for split, rows in rows_of.items()
+            }
+        return Published("codesearchnet", **found)
     folder = files.folder("codesearchnet", path, FILES)
-    parts = {split: _samples(folder / f"{split}.jsonl") for split in ("train", "valid", "test")}
+    parts = {split: _samples(folder / f"{split}.jsonl", language) for split in ("train", "valid", "test")}
     return Published("codesearchnet", **parts)
 
 
-def _samples(file: Path) -> tuple[Sample, ...]:
-    return tuple(_sample(place, row) for place, row in files.json_lines(file))
+def _samples(file: Path, language: str) -> tuple[Sample, ...]:
+    return tuple(_sample(place, row, language, file_key(place)) for place, row in files.json_lines(file))
 
 
-def _sample(place: Place, row: Mapping[str, Any]) -> Sample:
+HUB_NAMES = {
+    "func_code_string": "code",
+    "func_documentation_string": "docstring",
+    "func_documentation_tokens": "docstring_tokens",
+    "repository_name": "repo",
+    "func_path_in_repository": "path",
+}
+
+
+def _as_file(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A hub row under the names of the published files."""
+    return {HUB_NAMES[column]: value for column, value in row.items() if column in HUB_NAMES}
+
+
+def _sample(place: Place, row: Mapping[str, Any], language: str, key: list[str | int]) -> Sample:
+    if row.get("language", language) != language:
+        raise place.error(f"is in {row['language']!r}, not in {language!r}", "Set the task's language, or mend path.")
     code = files.program(place, row, "code")
     docstring = files.get(place, row, "docstring", str)
     tokens = files.get(place, row, "docstring_tokens", list)
     if not tokens or not all(isinstance(token, str) for token in tokens):
         raise place.error("field 'docstring_tokens' is no list of texts, or blank", "Mend or delete the row.")
     group = files.get(place, row, "repo", str) or files.get(place, row, "path", str)
-    name = digest_of({"source": "codesearchnet", "file": file_key(place), "code": code})[:16]
+    name = digest_of({"source": "codesearchnet", "file": key, "code": code})[:16]
     query = " ".join(" ".join(tokens).split())
-    return Sample(name, (without_docstring(code, docstring),), "python", None, query, group)
+    program = without_docstring(code, docstring) if language == "python" else code
+    return Sample(name, (program,), language, None, query, group)
 
 
 def file_key(place: Place) -> list[str | int]:

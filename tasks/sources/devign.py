@@ -1,4 +1,4 @@
-"""Devign, and Juliet in the same layout: defect detection in C, from local files in CodeXGLUE's raw layout.
+"""Devign, and Juliet in the same layout: defect detection in C, from local files in CodeXGLUE's raw layout, or as the hub holds it.
 
 ``function.json`` is a list of ``{project, commit_id, target, func}``; ``train.txt``, ``valid.txt`` and ``test.txt`` hold one
 index into it a line.
@@ -11,24 +11,39 @@ from pathlib import Path
 from typing import Any
 
 from bench.samples import Sample, digest_of
-from tasks.sources import files
+from tasks.sources import files, hub
 from tasks.sources.files import Place
 from tasks.sources.sizes import Published
 
 FILES = ("function.json", "train.txt", "valid.txt", "test.txt")
 
 
-def load(source: str, path: str | None) -> Published:
+def repository(source: str) -> hub.Repository | None:
+    """Where the hub has it; Juliet is not there in this layout."""
+    return hub.DEVIGN if source == "devign" else None
+
+
+def load(source: str, path: str | None, revision: str | None = None) -> Published:
     """Load the published splits. A sample's group is its commit (Juliet: the weakness), which may span published splits.
+
+    The same samples have the same ids in both forms: a hub row's ``id`` is its index in ``function.json``.
 
     Args:
         source: ``devign`` or ``juliet``; part of the samples' ids.
         path: the folder.
+        revision: commit of the hub's repository, instead of a folder.
 
     Raises:
-        bench.errors.ConfigError: no path was given.
+        bench.errors.ConfigError: no path was given, or see :func:`tasks.sources.hub.is_hub`.
         bench.errors.DataError: a file is missing, a row is malformed, or an index stands in two splits.
     """
+    on_hub = repository(source)
+    if on_hub is not None and hub.is_hub(on_hub, path, revision):
+        taken: dict[int, Place] = {}
+        with hub.rows(on_hub, path, revision) as rows_of:
+            found = {split: tuple(_hub_sample(source, *row, taken) for row in rows) for split, rows in rows_of.items()}
+        return Published(source, **found)
+    hub.is_hub(on_hub, path, revision)
     folder = files.folder(source, path, FILES)
     rows = files.json_list(folder / "function.json")
     seen: dict[int, Place] = {}
@@ -55,6 +70,16 @@ def _split(
         seen[index] = place
         samples.append(_sample(source, index, *rows[index]))
     return tuple(samples)
+
+
+def _hub_sample(source: str, place: Place, row: Mapping[str, Any], taken: dict[int, Place]) -> Sample:
+    index = files.get(place, row, "id", int)
+    if index in taken:
+        raise place.error(
+            f"id {index} stands already in {taken[index].file}, row {taken[index].line}", "Get the set again."
+        )
+    taken[index] = place
+    return _sample(source, index, place, {**row, "target": files.boolean(place, row, "target")})
 
 
 def _sample(source: str, index: int, place: Place, row: Mapping[str, Any]) -> Sample:

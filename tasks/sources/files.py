@@ -35,7 +35,10 @@ def folder(source: str, path: str | None, files: tuple[str, ...]) -> Path:
     """
     wanted = ", ".join(files)
     if path is None:
-        raise ConfigError(f"source {source!r} needs the parameter path: a folder with {wanted}")
+        raise ConfigError(
+            f"source {source!r} needs the parameter path: a folder with {wanted} (or with the hub's parquet files; "
+            "revision, a commit, gets them from the hub)"
+        )
     found = Path(path).expanduser()
     if not found.is_dir():
         raise DataError(
@@ -132,6 +135,16 @@ def program(place: Place, row: Mapping[str, Any], key: str) -> str:
     if not text.strip():
         raise place.error(f"field {key!r} is blank", "Mend or delete the row.")
     return text
+
+
+def boolean(place: Place, row: Mapping[str, Any], key: str) -> int:
+    """A required label that is true or false (as the hub holds them), or 0 or 1.
+
+    Raises:
+        DataError: it is missing or anything else.
+    """
+    value = row.get(key)
+    return int(value) if isinstance(value, bool) else label(place, value)
 
 
 def label(place: Place, value: object) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import pydantic
 
 from bench.context import Context
-from bench.errors import DataError
+from bench.errors import ConfigError, DataError
 from bench.samples import Sample, Splits
 
 Size = Annotated[int, pydantic.Field(ge=0)] | None
@@ -21,12 +21,24 @@ BUDGET_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Published:
-    """A data set as its authors split it."""
+    """A data set as its authors split it; ``facts`` are told of it beside the data."""
 
     name: str
     train: Sequence[Sample]
     valid: Sequence[Sample]
     test: Sequence[Sample]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def published_alone(**parameters: object) -> None:
+    """Refuse parameters that the embedded data have no use for.
+
+    Raises:
+        ConfigError: one of them is set.
+    """
+    for name, value in parameters.items():
+        if value:
+            raise ConfigError(f"parameter {name} is for published data alone: drop it, or set source")
 
 
 def embedded_sizes(asked: Mapping[str, int | None], default: Mapping[str, int]) -> dict[str, int]:
@@ -60,7 +72,9 @@ def published_sizes(data: Published, asked: Mapping[str, int | None], context: C
     for split, samples in (("valid", data.valid), ("test", data.test)):
         shuffled = rng.permutation(len(samples)).tolist()
         parts[split] = [samples[i] for i in _cap(sorted(shuffled), asked[split], data.name, split, shuffled)]
-    return Splits(**{split: tuple(part) for split, part in parts.items()}, notes={"source": {"name": data.name}})
+    return Splits(
+        **{split: tuple(part) for split, part in parts.items()}, notes={"source": {"name": data.name, **data.facts}}
+    )
 
 
 def _cap(everything: list[int], number: int | None, name: str, split: str, shuffled: list[int]) -> list[int]:

@@ -1,0 +1,176 @@
+"""Published data as the Hugging Face hub holds them: from the hub at a pinned commit, or from a local copy in the same form.
+
+A local copy is a folder with the hub's parquet files, or one that ``Dataset.save_to_disk`` wrote. Scripts of a repository are never
+run: ``datasets`` reads parquet and arrow alone. Which form a ``path`` has is told by what lies in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigError, DataError
+from tasks.sources.files import Place
+
+SAVED = "dataset_dict.json"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+Rows = Mapping[str, Iterator[tuple[Place, Mapping[str, Any]]]]
+"""Split (``train``, ``valid``, ``test``) -> its rows in the published order, with their places."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A data set of the hub.
+
+    Attributes:
+        name: as the hub calls it.
+        columns: those that are read.
+        folder: where one of several parts (a language) lies in it; ``None``: there is one part.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    folder: str | None = None
+
+
+DEVIGN = Repository("google/code_x_glue_cc_defect_detection", ("id", "func", "target", "project", "commit_id"))
+BIGCLONEBENCH = Repository(
+    "google/code_x_glue_cc_clone_detection_big_clone_bench", ("id", "id1", "id2", "func1", "func2", "label")
+)
+
+
+def code_search_net(language: str) -> Repository:
+    """CodeSearchNet's functions in one language."""
+    columns = ("repository_name", "func_path_in_repository", "func_code_string")
+    columns += ("func_documentation_string", "func_documentation_tokens")
+    return Repository("code-search-net/code_search_net", columns, language)
+
+
+def is_hub(repository: Repository | None, path: str | None, revision: str | None) -> bool:
+    """Are the data to be read in the hub's form? ``False``: in their authors' files.
+
+    Raises:
+        ConfigError: path and revision are both given, the revision is no commit, or the set is not on the hub.
+    """
+    if revision is None:
+        if path is None or repository is None:
+            return False
+        folder = Path(path).expanduser()
+        return (folder / SAVED).is_file() or any(folder.rglob("*.parquet"))
+    if repository is None:
+        raise ConfigError("this source is not on the hub: drop the parameter revision, and give path")
+    if path is not None:
+        raise ConfigError(f"give path (a local copy) or revision (a commit of {repository.name} on the hub), not both")
+    if not COMMIT.fullmatch(revision):
+        raise ConfigError(
+            f"revision {revision!r} is no full commit hash (40 of 0-9 a-f). A branch or tag moves and would change the data under the "
+            f"results: copy the commit from https://huggingface.co/datasets/{repository.name}/commits/main"
+        )
+    return True
+
+
+def origin(repository: Repository, path: str | None, revision: str | None) -> dict[str, str]:
+    """What the data are made from: repository and commit, or sha256 by file of a local copy. The hub is not asked.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    if path is None:
+        part = {"part": repository.folder} if repository.folder else {}
+        return {"repository": repository.name, **part, "revision": str(revision)}
+    base = Path(path).expanduser()
+    root = _below(base, repository)
+    try:
+        files = sorted(p for p in root.rglob("*") if p.suffix in (".parquet", ".arrow") and p.is_file())
+        return {str(p.relative_to(base)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    except OSError as error:
+        raise DataError(f"{base}: cannot be read ({error}). Check the folder and its permissions.") from error
+
+
+def _below(base: Path, repository: Repository) -> Path:
+    """The folder of a part, where a local copy has one."""
+    if repository.folder and not (base / SAVED).is_file() and (base / repository.folder).is_dir():
+        return base / repository.folder
+    return base
+
+
+@contextmanager
+def rows(repository: Repository, path: str | None, revision: str | None) -> Iterator[Rows]:
+    """The rows of the three splits, to be read inside the context.
+
+    Raises:
+        DataError: the hub cannot be reached or lacks the commit, the folder does not load, or a split or column is missing; the
+            message says how to point at a local copy.
+    """
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled()
+    title = f"{repository.name}@{revision[:12]}" if revision else str(path)
+    with ExitStack() as stack:
+        datasets.disable_progress_bars()
+        if not shown:
+            stack.callback(datasets.enable_progress_bars)
+        try:
+            found = _load(repository, path, revision, stack)
+        except Exception as error:  # datasets, the hub client, pyarrow and fsspec raise a dozen kinds
+            raise DataError(f"{title}: {_no_load(repository, path, revision, error)}") from error
+        yield {split: _split(found, split, title, repository) for split in ("train", "valid", "test")}
+
+
+def _load(repository: Repository, path: str | None, revision: str | None, stack: ExitStack) -> Mapping[str, Any]:
+    import datasets
+
+    found: Mapping[str, Any]
+    if path is None:
+        # What is downloaded stays in the hub client's own cache, so that the next run needs no network.
+        found = datasets.load_dataset(repository.name, data_dir=repository.folder, revision=revision)
+        return found
+    base = Path(path).expanduser()
+    if (base / SAVED).is_file():
+        found = datasets.load_from_disk(str(base))
+        return found
+    cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="codebackdoorbench-"))
+    part = repository.folder if _below(base, repository) != base else None
+    found = datasets.load_dataset(str(base), data_dir=part, cache_dir=cache)
+    return found
+
+
+def _no_load(repository: Repository, path: str | None, revision: str | None, error: Exception) -> str:
+    reason = (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+    )
+    if path is not None:
+        return f"does not load ({reason}). It must hold {repository.name}'s parquet files, or what save_to_disk wrote."
+    return (
+        f"does not load from the hub ({reason}). Without network, get a copy elsewhere "
+        f"(hf download --repo-type dataset {repository.name} --revision {revision} --local-dir FOLDER), "
+        "and set the parameter path to that folder instead of revision."
+    )
+
+
+def _split(
+    found: Mapping[str, Any], split: str, title: str, repository: Repository
+) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    name = next((n for n in (split, "validation") if n in found and (n == split or split == "valid")), None)
+    if name is None:
+        raise DataError(f"{title}: there is no split {split!r}; there is: {', '.join(found)}. Get the whole data set.")
+    part = found[name]
+    missing = [column for column in repository.columns if column not in part.column_names]
+    if missing:
+        raise DataError(
+            f"{title}, split {name}: there is no column {missing[0]!r}; there is: {', '.join(part.column_names)}. "
+            f"This is not {repository.name}."
+        )
+    return _placed(part.select_columns(list(repository.columns)), Path(title) / name)
+
+
+def _placed(part: Any, file: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    for number, row in enumerate(part, start=1):
+        yield Place(file, number, "row"), row

@@ -1,0 +1,268 @@
+"""Published data in the hub's form: parquet or what save_to_disk wrote, loaded with the call that asks the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.context import Context
+from bench.contracts import Task
+from bench.errors import ConfigError, DataError
+from bench.plugins import parameters_of
+from tasks.clone_detection import CloneDetection
+from tasks.code_search import CodeSearch
+from tasks.defect_detection import DefectDetection
+from tasks.sources import hub
+
+datasets = pytest.importorskip("datasets")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def context() -> Context:
+    return Context({"data": 0}, Path("unused"))
+
+
+def defects() -> Rows:
+    """As google/code_x_glue_cc_defect_detection holds them: ``id`` is the index in the authors' file, ``target`` a truth value."""
+    spans = {"train": range(10), "validation": range(10, 13), "test": range(13, 18)}
+    return {
+        split: [
+            {
+                "id": i,
+                "func": f"int f{i}() {{\r\n return {i}; }}",
+                "target": i % 2 == 1,
+                "project": "p",
+                "commit_id": f"c{i}",
+            }
+            for i in span
+        ]
+        for split, span in spans.items()
+    }
+
+
+def pairs() -> Rows:
+    def row(i: int) -> dict[str, Any]:
+        one, two = i % 3, i % 3 + 1
+        texts = {f"func{k}": f"void f{n}() {{}}" for k, n in ((1, one), (2, two))}
+        return {"id": i, "id1": one, "id2": two, **texts, "label": i % 2 == 0}
+
+    return {split: [row(i) for i in range(n)] for split, n in {"train": 8, "validation": 3, "test": 4}.items()}
+
+
+def functions(language: str = "python") -> Rows:
+    def row(split: str, i: int) -> dict[str, Any]:
+        python = f'def f{i}(x):\n    """Add {i}."""\n    return x + {i}'
+        return {
+            "repository_name": "r/r",
+            "func_path_in_repository": "a.py",
+            "func_name": f"f{i}",
+            "whole_func_string": "",
+            "language": language,
+            "func_code_string": python if language == "python" else f"int f{i}(int x) {{ return x + {i}; }}",
+            "func_code_tokens": ["f"],
+            "func_documentation_string": f"Add {i}.",
+            "func_documentation_tokens": ["Add", str(i), split],
+            "split_name": split,
+            "func_code_url": "",
+        }
+
+    return {s: [row(s, i) for i in range(n)] for s, n in {"train": 6, "validation": 2, "test": 3}.items()}
+
+
+def as_parquet(folder: Path, rows: Rows) -> Path:
+    """The layout of a repository: ``<split>-00000-of-00001.parquet``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, part in rows.items():
+        datasets.Dataset.from_list(part).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    return folder
+
+
+def as_saved(folder: Path, rows: Rows) -> Path:
+    datasets.DatasetDict({s: datasets.Dataset.from_list(part) for s, part in rows.items()}).save_to_disk(str(folder))
+    return folder
+
+
+TASKS: dict[str, tuple[Callable[[], Rows], Callable[..., Task]]] = {
+    "devign": (defects, lambda **more: DefectDetection(source="devign", budget=0, **more)),
+    "bigclonebench": (pairs, lambda **more: CloneDetection(source="bigclonebench", budget=0, **more)),
+    "codesearchnet": (functions, lambda **more: CodeSearch(source="codesearchnet", budget=0, **more)),
+}
+
+
+def write_raw(folder: Path, source: str, rows: Rows) -> Path:
+    """The same data in their authors' files."""
+    folder.mkdir()
+    stems = {"train": "train", "validation": "valid", "test": "test"}
+    if source == "devign":
+        flat = sorted((row for part in rows.values() for row in part), key=lambda row: row["id"])
+        (folder / "function.json").write_text(json.dumps([{**row, "target": int(row["target"])} for row in flat]))
+        for split, part in rows.items():
+            (folder / f"{stems[split]}.txt").write_text("".join(f"{row['id']}\n" for row in part))
+    elif source == "bigclonebench":
+        (folder / "data.jsonl").write_text(
+            "".join(json.dumps({"func": f"void f{i}() {{}}", "idx": str(i)}) + "\n" for i in range(4))
+        )
+        for split, part in rows.items():
+            lines = (f"{row['id1']}\t{row['id2']}\t{int(row['label'])}\n" for row in part)
+            (folder / f"{stems[split]}.txt").write_text("".join(lines))
+    else:
+        names = {"code": "func_code_string", "docstring": "func_documentation_string", "repo": "repository_name"}
+        names |= {"docstring_tokens": "func_documentation_tokens", "path": "func_path_in_repository"}
+        for split, part in rows.items():
+            lines = (json.dumps({new: row[old] for new, old in names.items()}) + "\n" for row in part)
+            (folder / f"{stems[split]}.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("source", TASKS)
+@pytest.mark.parametrize("form", [as_parquet, as_saved])
+def test_the_hubs_form_gives_the_samples_of_the_authors_files(
+    tmp_path: Path, source: str, form: Callable[[Path, Rows], Path]
+) -> None:
+    rows, task = TASKS[source]
+    here = task(path=str(form(tmp_path / "hub", rows()))).splits(context())
+    raw = task(path=str(write_raw(tmp_path / "raw", source, rows()))).splits(context())
+    assert here.parts() == raw.parts()
+    assert {name: len(part) for name, part in here.parts().items() if name != "budget"} == {
+        {"validation": "valid"}.get(split, split): len(part) for split, part in rows().items()
+    }
+
+
+@pytest.mark.parametrize("source", TASKS)
+def test_the_hub_is_asked_with_the_same_call_at_the_pinned_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    rows, task = TASKS[source]
+    copy = as_parquet(tmp_path / "python", rows())
+    asked: list[tuple[str, Any, Any]] = []
+    real = datasets.load_dataset
+
+    def instead(name: str, *, data_dir: str | None = None, revision: str | None = None, **more: Any) -> Any:
+        asked.append((name, data_dir, revision))
+        return real(str(tmp_path if data_dir else copy), data_dir=data_dir, cache_dir=str(tmp_path / "cache"), **more)
+
+    monkeypatch.setattr(datasets, "load_dataset", instead)
+    pinned = task(revision=COMMIT)
+    found = pinned.splits(context())
+    monkeypatch.undo()
+    assert found.parts() == task(path=str(copy)).splits(context()).parts()
+    names = {"devign": hub.DEVIGN.name, "bigclonebench": hub.BIGCLONEBENCH.name}
+    part = "python" if source == "codesearchnet" else None
+    assert asked == [(names.get(source, "code-search-net/code_search_net"), part, COMMIT)]
+    assert pinned.origin()["revision"] == COMMIT  # in the key, without asking anybody
+
+
+def test_java_is_read_from_its_part_of_the_repository(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "python", functions())
+    as_parquet(tmp_path / "java", functions("java"))
+    java = CodeSearch(source="codesearchnet", path=str(tmp_path), language="java", budget=0)
+    found = java.splits(context()).test[1]
+    assert (found.language, found.programs, found.query) == (
+        "java",
+        ("int f1(int x) { return x + 1; }",),
+        "Add 1 test",
+    )
+    assert java.info.language == "java"
+    assert set(java.origin()) == {f"java/{s}-00000-of-00001.parquet" for s in ("train", "validation", "test")}
+
+
+def test_the_key_of_a_local_copy_is_its_bytes_and_not_its_place(tmp_path: Path) -> None:
+    _, task = TASKS["devign"]
+    one, two = (as_parquet(tmp_path / name, defects()) for name in ("one", "two"))
+    assert task(path=str(one)).origin() == task(path=str(two)).origin()
+    changed = defects()
+    changed["test"][0]["func"] = "int other() {}"
+    as_parquet(two, changed)
+    assert task(path=str(one)).origin() != task(path=str(two)).origin()
+
+
+def test_new_parameters_at_their_defaults_leave_keys_as_they_were() -> None:
+    for task in (DefectDetection(), CloneDetection(), CodeSearch()):
+        assert not {"revision", "cleaned", "language"} & set(parameters_of(task))
+    assert CloneDetection(source="bigclonebench", path="nowhere").origin() == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            lambda: DefectDetection(source="devign", revision="main"),
+            "'main' is no full commit hash .* A branch or tag moves",
+        ),
+        (lambda: DefectDetection(source="devign", revision=COMMIT[:7]), "no full commit hash"),
+        (lambda: DefectDetection(source="devign", revision=COMMIT, path="x"), r"path \(a local copy\) or revision"),
+        (lambda: DefectDetection(source="juliet", revision=COMMIT), "not on the hub"),
+        (lambda: DefectDetection(revision=COMMIT), "revision is for published data alone"),
+        (lambda: CloneDetection(cleaned=True), "cleaned is for published data alone"),
+        (lambda: CodeSearch(language="java"), "language is for published data alone"),
+        (lambda: CodeSearch(source="codesearchnet"), "needs the parameter path.*or with the hub's parquet files"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(task: Callable[[], Task], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        task().splits(context())
+
+
+def test_without_network_the_error_says_how_to_point_at_a_copy(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom bench.context import Context\nfrom bench.errors import DataError\n"
+        "from tasks.defect_detection import DefectDetection\n"
+        f"try: DefectDetection(source='devign', revision='{COMMIT}').splits(Context({{'data': 0}}, Path('x')))\n"
+        "except DataError as error: print(error)"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "does not load from the hub" in done.stdout
+    assert f"hf download --repo-type dataset {hub.DEVIGN.name} --revision {COMMIT} --local-dir FOLDER" in done.stdout
+    assert "set the parameter path" in done.stdout
+
+
+def test_a_script_beside_the_data_is_never_run(tmp_path: Path) -> None:
+    folder = as_parquet(tmp_path / "copy", defects())
+    (folder / "copy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(DataError, match="scripts are no longer supported"):
+        DefectDetection(source="devign", path=str(folder)).splits(context())
+    assert not (tmp_path / "ran").exists()
+
+
+def edited(change: Callable[[Rows], object]) -> Rows:
+    rows = defects()
+    change(rows)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (edited(lambda r: r.pop("test")), "there is no split 'test'; there is: train, validation"),
+        (
+            edited(lambda r: [row.pop("commit_id") for row in r["validation"]]),
+            "split validation: there is no column 'commit_id'",
+        ),
+        (edited(lambda r: r["train"][3].update(func="  ")), r"train, row 4: field 'func' is blank"),
+        (edited(lambda r: r["test"][1].update(id=0)), r"test, row 2: id 0 stands already in .*train, row 1"),
+        (edited(lambda r: r["train"][2].update(target=None)), r"train, row 3: label None is neither 0 nor 1"),
+    ],
+)
+def test_malformed_data_are_named_by_split_and_row(tmp_path: Path, rows: Rows, message: str) -> None:
+    # Saved, since a directory of parquet files must have the same columns in all of its splits.
+    with pytest.raises(DataError, match=message):
+        DefectDetection(source="devign", path=str(as_saved(tmp_path / "copy", rows))).splits(context())
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
+    folder = as_parquet(tmp_path / "copy", defects())
+    file = folder / "train-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(
+        DataError, match=r"copy: does not load .* It must hold google/code_x_glue_cc_defect_detection's parquet files"
+    ):
+        DefectDetection(source="devign", path=str(folder)).splits(context())
