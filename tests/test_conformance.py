@@ -502,7 +502,7 @@ def test_a_good_repair_breaks_no_rule() -> None:
         (LeavesGradients, "inputs", "gradients kept on the model"),
         (LeavesTrainingMode, "works", "training mode"),
         (Destroys, "known answer", "falls from"),
-        (TellsNaN, "works", "ValueError"),
+        (TellsNaN, "works", "its facts are not JSON"),
         (WantsMoreThanOutputs, "works", "NotDeclared"),
         (WantsMoreThanOutputs, "truth", "model=WEIGHTS"),
     ],
@@ -750,7 +750,7 @@ def test_third_party_plugins_pass_and_the_report_says_so() -> None:
     assert "screen/long_identifiers" in text
     assert "attack/shout" in text
     assert "2 plugin(s), 104 checks: 92 passed, 0 failed, 12 skipped" in text
-    assert "skipped varies on classification: the trigger does not vary" in text
+    assert "skipped varies on classification, pairs, search: the trigger does not vary" in text
 
 
 def test_a_bad_plugin_file_fails_with_the_reason(tmp_path: Path) -> None:
@@ -763,7 +763,8 @@ def test_a_bad_plugin_file_fails_with_the_reason(tmp_path: Path) -> None:
     path.write_text(source)
     status, text = shown(path)
     assert status == 1
-    assert "FAILED quiet on pairs: it prints: '[x]" in text
+    assert "FAILED quiet on classification, pairs, search: it prints: '[x]" in text
+    assert "the rule: It prints nothing." in text
     assert "broken rules in: screen/long_identifiers" in text
 
 

@@ -34,7 +34,7 @@ from bench.languages import well_formed
 from bench.models.training import Trainer
 from bench.plugins import build, parameters_of
 from bench.poisoning import CONTROLS, poison
-from bench.samples import Sample, apply_edits, digest_of
+from bench.samples import EditConflict, Sample, apply_edits, digest_of
 
 NULL = "none"
 
@@ -56,6 +56,8 @@ def exercise(subject: Subject, setting: Setting, context: WatchedContext, known:
     """Prepare the trigger and draw it for every input."""
     place = subject.world
     trigger = cast(Attack, subject.plugin).prepare(setting.training, place.goal, place.info, context)
+    made: object = trigger
+    demand(made is None or isinstance(made, Trigger), f"prepare() returned {type(made).__name__}, not a Trigger")
     drawn = Drawn(trigger, derive_all(trigger, setting.inputs, context) if trigger is not None else {})
     described = (trigger.describe(), trigger.tokens(), trigger.varies) if trigger is not None else None
     return Answer(drawn, (described, sorted(drawn.derivations.items(), key=lambda item: item[0])))
@@ -79,8 +81,7 @@ def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
     if trigger is None:
         demand(subject.cls.name == NULL, "prepare() returned None, which only the null attack may do")
         return
-    demand(isinstance(trigger, Trigger), f"prepare() returned {type(trigger).__name__}, not a Trigger")
-    words: object = drawn.trigger.tokens() if drawn.trigger is not None else ()
+    words: object = cast(Trigger, trigger).tokens()
     demand(isinstance(words, tuple) and all(isinstance(w, str) for w in words), "tokens() is no tuple of texts")
     for (number, side), derivation in drawn.derivations.items():
         given: object = derivation
@@ -88,7 +89,10 @@ def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
         if derivation is not None:
             demand(all(e.side == side for e in derivation.edits), f"asked to edit side {side}, it edits another")
             demand(bool(derivation.text), "a derivation has no text, so readers cannot see what was done")
-            apply_edits(setting.inputs[number].programs[side], derivation.edits)
+            try:
+                apply_edits(setting.inputs[number].programs[side], derivation.edits)
+            except EditConflict as error:
+                raise Broken(f"the edit {derivation.text!r} cannot be made: {error}") from error
 
 
 def ordinary(subject: Subject) -> Setting:
@@ -243,7 +247,13 @@ def varies(subject: Subject) -> None:
 def pickles(subject: Subject) -> None:
     """A trigger goes to worker processes and back."""
     trigger, found, samples = _drawn(subject)
-    copied = pickle.loads(pickle.dumps(trigger))
+    try:
+        copied = pickle.loads(pickle.dumps(trigger))
+    except Exception as error:
+        raise Broken(
+            f"the trigger cannot be pickled, so worker processes cannot have it: {error}. Make it a class of the module, with "
+            "plain values as fields"
+        ) from error
     with scratch_folder() as folder:
         context = subject.context(Path(folder), ordinary(subject).schedule)
         again = derive_all(copied, samples, context)

@@ -18,7 +18,7 @@ from bench.conformance.lending import WatchedContext, WatchedKnown
 from bench.conformance.reach import path_to
 from bench.conformance.toy import FAMILY_SEEDS, TRAINING, World, world
 from bench.conformance.watch import Observation, observe, where_raised
-from bench.contracts import Access, Attack, Defense, Plugin, TaskKind
+from bench.contracts import Access, Attack, Defense, NotDeclared, Plugin, TaskKind
 from bench.errors import BenchError
 from bench.models import Trainer, TrainingSettings, WhiteBox
 from bench.plugins import Registry, build, parameters_of
@@ -58,6 +58,7 @@ class Result:
         check: the check's name.
         outcome: passed, failed or skipped.
         reason: why it failed or was skipped.
+        rule: the rule in one sentence.
     """
 
     family: str
@@ -66,6 +67,7 @@ class Result:
     check: str
     outcome: Outcome
     reason: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -342,7 +344,7 @@ def run_check(check: Check, subject: Subject, kind: TaskKind | None) -> Result:
     """Run one check; whatever it raises becomes its result."""
 
     def ended(outcome: Outcome, reason: str = "") -> Result:
-        return Result(subject.cls.family, subject.cls.name, kind, check.name, outcome, reason)
+        return Result(subject.cls.family, subject.cls.name, kind, check.name, outcome, reason, check.rule)
 
     try:
         check.run(subject)
@@ -352,9 +354,18 @@ def run_check(check: Check, subject: Subject, kind: TaskKind | None) -> Result:
         return ended(Outcome.FAILED, str(broken))
     except BenchError as error:
         return ended(Outcome.FAILED, f"{type(error).__name__}: {error}")
+    except NotDeclared as error:
+        where = where_raised(error, subject.sources)
+        return ended(Outcome.FAILED, f"NotDeclared: {error}; declare it there, or do without it ({where})")
     except Exception as error:
-        return ended(Outcome.FAILED, f"raised {type(error).__name__}: {error} ({where_raised(error)})")
+        return ended(Outcome.FAILED, f"raised {said(error, subject.sources)}")
     return ended(Outcome.PASSED)
+
+
+def said(error: BaseException, sources: Sequence[Path] = ()) -> str:
+    """An exception with its place in the plugin's code."""
+    text = str(error)
+    return f"{type(error).__name__}{': ' if text else ''}{text} ({where_raised(error, sources)})"
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -7,8 +7,8 @@ import json
 import pickle
 import re
 
-from bench.conformance.checks import Act, Check, Skipped, Subject, demand
-from bench.conformance.watch import observe, where_raised
+from bench.conformance.checks import Act, Check, Skipped, Subject, Variation, demand, said
+from bench.conformance.watch import observe
 from bench.contracts import Defense, TaskKind
 from bench.errors import BenchError, ConfigError
 from bench.plugins import build, parameters_of
@@ -172,12 +172,19 @@ def unusual(subject: Subject) -> None:
         error = observation.error
         if error is not None:
             refused = isinstance(error, BenchError) and variation.refusable
-            demand(refused, f"on {name}: raised {type(error).__name__}: {error} ({where_raised(error)})")
+            demand(refused, f"on {name}: raised {said(error, subject.sources)}{_may_refuse(variation)}")
             continue
         try:
             subject.family.valid(subject, observation.value(), variation.setting)
         except AssertionError as broken:
-            demand(False, f"on {name}: {broken}")
+            demand(False, f"on {name}: {broken}{_may_refuse(variation)}")
+
+
+def _may_refuse(variation: Variation) -> str:
+    """What else the plugin could do with data that it cannot answer."""
+    return (
+        "; answer, or refuse with a DataError (bench.errors) that says what is missing" if variation.refusable else ""
+    )
 
 
 TOY_CHECKS = (

@@ -35,7 +35,9 @@ MOST_FLIPPED = 0.05
 def exercise(subject: Subject, setting: Setting, context: WatchedContext, known: WatchedKnown | None) -> Answer:
     """Judge the training set."""
     assert known is not None
-    suspicion = cast(Filter, subject.plugin).judge(known, subject.world.info, context)
+    suspicion: object = cast(Filter, subject.plugin).judge(known, subject.world.info, context)
+    if not isinstance(suspicion, Suspicion):
+        return Answer(suspicion, None)
     return Answer(suspicion, (np.asarray(suspicion.scores).tolist(), np.asarray(suspicion.keep).tolist()))
 
 
@@ -49,7 +51,8 @@ def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
         demand(isinstance(array, np.ndarray), f"{what} is a {type(array).__name__}, not an array")
         demand(array.shape == (n,), f"{what} has shape {array.shape} for {n} training samples")
         demand(array.dtype == dtype, f"{what} has type {array.dtype}, not {np.dtype(dtype)}")
-    demand(np.isfinite(suspicion.scores).all(), "a score is not finite")
+    odd = np.flatnonzero(~np.isfinite(suspicion.scores))
+    demand(not len(odd), f"{len(odd)} of {n} scores are not finite, the first at row {odd[:1].sum()}")
 
 
 def variations(subject: Subject) -> Mapping[str, Variation]:

@@ -10,6 +10,7 @@ from typing import cast
 
 from bench.conformance.checks import (
     Answer,
+    Broken,
     Check,
     Family,
     Setting,
@@ -39,7 +40,7 @@ def exercise(subject: Subject, setting: Setting, context: WatchedContext, known:
     if isinstance(repaired, Repaired) and isinstance(repaired.model, WhiteBox):
         facts = (
             repaired.model.fingerprint(),
-            json.dumps(dict(repaired.facts), sort_keys=True),
+            json.dumps(dict(repaired.facts), sort_keys=True, default=repr),
             dict(repaired.inversions),
         )
     return Answer(repaired, facts)
@@ -51,7 +52,10 @@ def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
     demand(isinstance(repaired, Repaired), f"repair() returned {type(repaired).__name__}, not a Repaired")
     repaired = cast(Repaired, repaired)
     check_model(repaired.model, subject)
-    json.dumps(dict(repaired.facts), allow_nan=False)
+    try:
+        json.dumps(dict(repaired.facts), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Broken(f"its facts are not JSON, so no record can hold them: {error}") from error
     declared = cast(Repair, subject.plugin).inverts
     demand(
         bool(repaired.inversions) == declared, f"inverts={declared}, and {len(repaired.inversions)} inversions returned"

@@ -16,7 +16,7 @@ STYLE = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: "
 
 
 def print_plugin(console: Console, family: str, plugin: str, results: Sequence[Result]) -> None:
-    """Checks against kinds of task, then why checks failed or were skipped."""
+    """Checks against kinds of task, then why checks failed or were skipped, with the rule where one is broken."""
     columns: list[TaskKind | None] = list(dict.fromkeys(r.kind for r in results if r.kind is not None)) or [None]
     table = Table(title=f"{family}/{plugin}", title_justify="left", show_lines=False)
     table.add_column("check")
@@ -26,13 +26,17 @@ def print_plugin(console: Console, family: str, plugin: str, results: Sequence[R
         row = {r.kind: r for r in results if r.check == name}
         table.add_row(name, *(_cell(row.get(None) or row.get(kind)) for kind in columns))
     console.print(table)
+    same: dict[tuple[Outcome, str, str, str], list[str]] = {}
     for result in results:
         if result.reason:
-            where = f" on {result.kind.value}" if result.kind is not None else ""
-            style = STYLE[result.outcome]
-            console.print(
-                f"  [{style}]{result.outcome.value}[/] {result.check}{where}: {escape(result.reason)}", highlight=False
-            )
+            told = same.setdefault((result.outcome, result.check, result.reason, result.rule), [])
+            told += [result.kind.value] if result.kind is not None else []
+    for (outcome, check, reason, rule), kinds in same.items():
+        where = f" on {', '.join(kinds)}" if kinds else ""
+        said = f"  [{STYLE[outcome]}]{outcome.value}[/] {check}{where}: {escape(reason)}"
+        console.print(said, highlight=False, soft_wrap=True)
+        if outcome is Outcome.FAILED and rule:
+            console.print(f"         [dim]the rule: {escape(rule)}[/]", highlight=False, soft_wrap=True)
 
 
 def _cell(result: Result | None) -> str:

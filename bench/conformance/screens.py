@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 
@@ -37,7 +37,10 @@ def exercise(subject: Subject, setting: Setting, context: WatchedContext, known:
     """Fit, then screen all inputs at once."""
     assert known is not None
     fitted = cast(Screen, subject.plugin).fit(known, subject.world.info, context)
-    verdicts = fitted.screen(list(setting.inputs))
+    demand(isinstance(fitted, FittedScreen), f"fit() returned {type(fitted).__name__}, not a FittedScreen")
+    verdicts: object = fitted.screen(list(setting.inputs))
+    if not _are_verdicts(verdicts):
+        return Answer(verdicts, None)
     return Answer(verdicts, [(v.id, v.action, float(v.score), v.rewritten) for v in verdicts])
 
 
@@ -49,6 +52,8 @@ def valid(subject: Subject, answer: Answer, setting: Setting) -> None:
 def check_verdicts(verdicts: object, asked: Sequence[Sample]) -> None:
     """Raise :class:`~bench.conformance.checks.Broken` unless there is one well-formed verdict for each input, in order."""
     demand(isinstance(verdicts, list), f"screen() returned {type(verdicts).__name__}, not a list")
+    strange = [type(v).__name__ for v in cast("list[object]", verdicts) if not isinstance(v, Verdict)]
+    demand(not strange, f"screen() returned a list that holds {strange[:1]}, not only Verdicts")
     verdicts = cast("list[Verdict]", verdicts)
     demand(len(verdicts) == len(asked), f"{len(asked)} inputs in, {len(verdicts)} verdicts out")
     demand([v.id for v in verdicts] == [s.id for s in asked], "the verdicts are not in the order of the inputs")
@@ -65,6 +70,10 @@ def check_verdicts(verdicts: object, asked: Sequence[Sample]) -> None:
             same = (rewritten.id, rewritten.language, rewritten.query) == (sample.id, sample.language, sample.query)
             demand(same, "a rewritten input has another id, language or query")
             demand(len(rewritten.programs) == len(sample.programs), "a rewritten input has another number of programs")
+
+
+def _are_verdicts(verdicts: object) -> TypeGuard[list[Verdict]]:
+    return isinstance(verdicts, list) and all(isinstance(v, Verdict) for v in verdicts)
 
 
 def variations(subject: Subject) -> Mapping[str, Variation]:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -272,7 +272,11 @@ def observe(
     )
 
 
-def where_raised(error: BaseException) -> str:
-    """``file:line`` of the innermost frame of an exception."""
+def where_raised(error: BaseException, sources: Sequence[Path] = ()) -> str:
+    """``file:line`` of an exception: the innermost frame in the plugin's own code, else the innermost of all."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+    own = [
+        f for f in frames if any(source == Path(f.filename) or source in Path(f.filename).parents for source in sources)
+    ]
+    last = (own or frames)[-1:]
+    return f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "unknown place"

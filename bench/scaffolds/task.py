@@ -66,7 +66,7 @@ class MyTask(Task):
                     seen.add(text)
                     samples.append(Sample(f"{part}-{len(samples)}", (text,), "python", label, group=f"g{len(seen)}"))
             parts[part] = tuple(samples)
-        return Splits(**parts)
+        return Splits(parts["train"], parts["valid"], parts["budget"], parts["test"])
 
     def goal(self) -> LabelGoal:
         """The attacker's usual aim: programs of class 1 shall be called class 0."""
