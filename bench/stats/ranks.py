@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -94,11 +95,16 @@ def median_difference(differences: ArrayLike, level: float = LEVEL) -> Estimate 
     x = np.sort(_differences(differences))
     if x.size == 0:
         return None
-    # The largest k with P(X < k) within the half error: the k-th smallest and the k-th largest bound the median.
-    rank = int(binom.ppf((1 - level) / 2, x.size, 0.5))
+    rank = _median_rank(x.size, level)
     if rank == 0:
         return Estimate(float(np.median(x)), None, None, x.size)
     return Estimate(float(np.median(x)), float(x[rank - 1]), float(x[-rank]), x.size)
+
+
+@lru_cache(maxsize=1024)
+def _median_rank(n: int, level: float) -> int:
+    """The largest k with P(X < k) within the half error: the k-th smallest and the k-th largest of n bound the median."""
+    return int(binom.ppf((1 - level) / 2, n, 0.5))
 
 
 @dataclass(frozen=True, slots=True)
