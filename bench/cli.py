@@ -124,6 +124,23 @@ def board(suite: SuiteArgument, results: ResultsOption = DEFAULT_RESULTS) -> Non
     make_board(suite, results, Console())
 
 
+@app.command()
+def site(
+    suite: Annotated[
+        str | None, typer.Argument(help="A suite file or name; none: the start page of all boards.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    results: ResultsOption = DEFAULT_RESULTS,
+    examples: Annotated[
+        bool, typer.Option("--examples/--no-examples", help="Take example programs from the store, if it is there.")
+    ] = True,
+) -> None:
+    """Make a suite's board as a static site: a table to sort and filter, charts, a page a cell."""
+    from bench.site.make import make_site
+
+    make_site(suite, results, store if examples else None, Console())
+
+
 @app.command("list")
 def list_plugins(plugin: PluginsOption = None) -> None:
     """List every plugin, with the reason where one cannot be imported."""

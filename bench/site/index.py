@@ -1,0 +1,343 @@
+"""What the front page of a board shows, as plain values for its template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from bench import stats
+from bench.board.table import FAMILY_ORDER, Row
+from bench.metrics import Number
+from bench.records import Record, Status
+from bench.site import words
+from bench.site.charts.cost import cost_chart, spent, unit
+from bench.site.charts.curves import curve_chart
+from bench.site.charts.looks import Look, looks
+from bench.site.charts.ranks import rank_chart, ranked
+from bench.site.charts.tradeoff import tradeoff
+from bench.site.content import Content, place
+from bench.site.links import cell_link
+from bench.site.reported import NUMBERS, Reported, of_board
+
+STATUS_LETTERS: Final = {
+    Status.NOT_APPLICABLE: "n/a",
+    Status.FAILED: "failed",
+    Status.BLOCKED: "blocked",
+    Status.NOT_RUN: "not run",
+}
+PER_CHART: Final = 8
+"""Curves that one panel tells apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A chart with its heading."""
+
+    heading: str
+    chart: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Panels or a heat map of one (task, model)."""
+
+    heading: str
+    panels: tuple[Panel, ...]
+
+
+def first_link(content: Content, row: Row) -> str:
+    """The page of a row: its first good cell, else its first."""
+    records = content.records[place(row)]
+    good = next((record for record in records if record.status is Status.OK), records[0])
+    return cell_link(good.coordinates)
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+
+def table_rows(content: Content) -> list[dict[str, Any]]:
+    """The rows of the table as JSON-ready values; shares in per cent with two decimals.
+
+    Rows on clean models stand last: they have no lift.
+    """
+    attacked_first = sorted(content.board.rows, key=lambda row: row.attack == "none")
+    return [_table_row(content, row) for row in attacked_first]
+
+
+def _table_row(content: Content, row: Row) -> dict[str, Any]:
+    numbers = row.numbers
+    cells = [
+        [record.coordinates.seed, record.status.value, cell_link(record.coordinates)]
+        for record in content.records[place(row)]
+    ]
+    return {
+        "task": row.task,
+        "model": row.model,
+        "attack": row.attack,
+        "defense": row.defense,
+        "version": row.version,
+        "family": row.family,
+        "knows": list(row.knows),
+        "metric": words.metric_name(row.metric),
+        "clean": _triple(numbers.get("clean")),
+        "delta": _triple(numbers.get("clean_delta")),
+        "within": row.non_inferior,
+        "asr": _triple(numbers.get("asr")),
+        "reference": _triple(numbers.get("asr_reference")),
+        "lift": _triple(numbers.get("lift")),
+        "p": row.mcnemar_p_holm,
+        "tokens": row.tokens,
+        "seconds": row.wall_seconds,
+        "link": first_link(content, row),
+        "cells": cells,
+    }
+
+
+def _triple(number: Number | None) -> list[float | None] | None:
+    if number is None or number.value is None:
+        return None
+    return [None if end is None else round(100 * end, 2) + 0.0 for end in (number.value, number.low, number.high)]
+
+
+# -------------------------------------------------------------------------------------------------------------- charts
+
+
+def by_model(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """(heading, rows) of each (task, model), in the board's order."""
+    for (task, model), group in groupby(rows, key=lambda row: (row.task, row.model)):
+        yield f"{task} · {model}", list(group)
+
+
+def tradeoffs(content: Content, look: Mapping[str, Look]) -> list[Group]:
+    """A panel for each attack, by (task, model)."""
+    groups = []
+    for heading, rows in by_model(content.board.rows):
+        panels = []
+        for attack, found in groupby(rows, key=lambda row: row.attack):
+            chart = tradeoff(
+                list(found),
+                look,
+                content.board.margin,
+                lambda row: first_link(content, row),
+                f"Trade-off on {attack}, {heading}",
+            )
+            if chart is not None:
+                panels.append(Panel(attack, chart))
+        if panels:
+            groups.append(Group(heading, tuple(panels)))
+    return groups
+
+
+def legend(look: Mapping[str, Look], content: Content) -> list[tuple[str, Look]]:
+    """One entry a look; defenses without any lift are left out."""
+    shown = {row.defense for row in content.board.rows if _lift(row) is not None}
+    entries = {one.legend: one for name, one in look.items() if name in shown}
+    return list(entries.items())
+
+
+def costs(content: Content, look: Mapping[str, Look]) -> list[Panel]:
+    """A panel for each (task, model) on which a defense spends anything."""
+    measure = unit(content.board.rows)
+    found = []
+    for heading, rows in by_model(content.board.rows):
+        chart = cost_chart(spent(rows, measure), measure, look, f"Cost against effect, {heading}")
+        if chart is not None:
+            found.append(Panel(heading, chart))
+    return found
+
+
+def curve_panels(content: Content) -> list[dict[str, Any]]:
+    """Poison and budget curves, at most :data:`PER_CHART` a panel, each with the names in its legend."""
+    panels: list[dict[str, Any]] = []
+    grouped = groupby(content.board.curves, key=lambda curve: (curve.kind, curve.task, curve.model))
+    for (kind, task, model), group in grouped:
+        shown = list(group)
+        for start in range(0, len(shown), PER_CHART):
+            part = shown[start : start + PER_CHART]
+            heading = f"{task} · {model}"
+            panels.append(
+                {
+                    "kind": kind,
+                    "heading": heading,
+                    "chart": curve_chart(part, f"Lift over {kind}, {heading}"),
+                    "names": [curve.name for curve in part],
+                    "from": [curve.implants_from for curve in part],
+                }
+            )
+    return panels
+
+
+# ------------------------------------------------------------------------------------------------------------ heat maps
+
+
+def heat_maps(content: Content) -> list[dict[str, Any]]:
+    """Lift by defense (rows) and attack (columns) on each (task, model); attacks without a lift anywhere have no column."""
+    maps = []
+    for heading, rows in by_model(content.board.rows):
+        attacked = [row for row in rows if row.attack != "none"]
+        attacks = list(dict.fromkeys(row.attack for row in attacked))
+        found = {(row.defense, row.attack): row for row in attacked}
+        names = list(dict.fromkeys(row.defense for row in sorted(attacked, key=_by_family)))
+        body = [[_heat(content, found.get((name, attack))) for attack in attacks] for name in names]
+        if body and attacks:
+            means = [_mean_distance([found.get((name, attack)) for attack in attacks]) for name in names]
+            lines = list(zip(names, body, means, strict=True))
+            maps.append({"heading": heading, "attacks": attacks, "lines": lines})
+    return maps
+
+
+def _by_family(row: Row) -> tuple[object, ...]:
+    return FAMILY_ORDER.index(row.family) if row.family in FAMILY_ORDER else len(FAMILY_ORDER), row.defense
+
+
+def _heat(content: Content, row: Row | None) -> dict[str, str]:
+    if row is None:
+        return {"text": "", "cls": "absent", "title": "not in the suite", "href": ""}
+    href, lift = first_link(content, row), row.numbers.get("lift")
+    if lift is None or lift.value is None:
+        status = next((status for status in STATUS_LETTERS if status in row.cells), None)
+        why = row.notes[0].reason if row.notes else lift.reason if lift is not None else ""
+        return {"text": STATUS_LETTERS[status] if status else words.DASH, "cls": "absent", "title": why, "href": href}
+    step = min(5, max(-5, round(5 * lift.value)))
+    cls = f"h{abs(step)}" + ("n" if step < 0 else "")
+    return {
+        "text": words.points(lift.value, signed=True),
+        "cls": cls,
+        "title": f"{row.defense} on {row.attack}: lift {words.percent(lift, signed=True)}",
+        "href": href,
+    }
+
+
+def _lift(row: Row | None) -> float | None:
+    lift = row.numbers.get("lift") if row is not None else None
+    return None if lift is None else lift.value
+
+
+def _mean_distance(rows: Sequence[Row | None]) -> str:
+    """Mean |lift|; a dash unless every attack has one, since a mean over fewer would be another number."""
+    lifts = [_lift(row) for row in rows]
+    known = [abs(lift) for lift in lifts if lift is not None]
+    return words.points(sum(known) / len(known)) if known and len(known) == len(lifts) else words.DASH
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def counts(content: Content) -> list[tuple[str, int]]:
+    """How the cells ended."""
+    statuses = [record.status for found in content.records.values() for record in found]
+    return [(status.value.replace("_", " "), statuses.count(status)) for status in Status if status in statuses]
+
+
+def missing(content: Content) -> list[dict[str, str]]:
+    """Cells without numbers, and why."""
+    return [
+        {
+            "cell": " · ".join((row.task, row.model, row.attack, row.defense, f"seed {note.seed}")),
+            "status": note.status.value.replace("_", " "),
+            "reason": note.reason,
+            "href": next(
+                cell_link(r.coordinates) for r in content.records[place(row)] if r.coordinates.seed == note.seed
+            ),
+        }
+        for row in content.board.rows
+        for note in row.notes
+    ]
+
+
+def implantation(content: Content) -> list[dict[str, Any]]:
+    """What each attack does to the undefended model."""
+    lines = []
+    for row in content.board.rows:
+        asr = row.numbers.get("asr")
+        if row.family != "none" or asr is None or asr.value is None:
+            continue
+        lift = row.numbers["lift"]
+        implanted = None if lift.low is None else lift.low > 0
+        delta = row.numbers.get("reference_delta")
+        lines.append(
+            {
+                "row": row,
+                "href": first_link(content, row),
+                "cells": [
+                    words.DASH if row.poisoned is None else f"{row.poisoned:g}",
+                    words.percent(asr),
+                    words.percent(row.numbers.get("asr_reference")),
+                    words.percent(lift, signed=True),
+                    words.percent(delta, signed=True),
+                    words.DASH if implanted is None else "yes" if implanted else "no",
+                ],
+            }
+        )
+    return lines
+
+
+def reported_lines(content: Content) -> list[dict[str, Any]]:
+    """Published numbers, each with the board's rows of the same task, attack and defense."""
+    plugins = {at: _plugin_names(found[0]) for at, found in content.records.items()}
+    tasks, attacks, defenses = (
+        {names[i] for names in plugins.values()} | {at[j] for at in plugins} for i, j in ((0, 0), (1, 2), (2, 3))
+    )
+    rows = content.rows()
+
+    def fits(at: tuple[str, str, str, str], one: Reported) -> bool:
+        wanted, names = (one.task, one.attack, one.defense), plugins[at]
+        return all(w in pair for w, pair in zip(wanted, zip(names, (at[0], at[2], at[3]), strict=True), strict=True))
+
+    lines = []
+    for one in of_board(content.reported, tasks, attacks, defenses):
+        number = NUMBERS.get(one.metric.lower())
+        ours = [
+            (row.model, words.percent(row.numbers.get(number)), first_link(content, row))
+            for at, row in rows.items()
+            if number is not None and fits(at, one) and row.numbers.get(number, Number()).value is not None
+        ]
+        lines.append({"reported": one, "ours": ours})
+    return lines
+
+
+def _plugin_names(record: Record) -> tuple[str, str, str]:
+    at = record.coordinates
+    used = record.plugins
+    return (
+        used["task"].name if "task" in used else at.task,
+        used["attack"].name if "attack" in used else at.attack,
+        used["defense"].name if "defense" in used else at.defense,
+    )
+
+
+def context(content: Content) -> dict[str, Any]:
+    """Everything the template asks for."""
+    board = content.board
+    look = looks(board.rows)
+    order = ranked(board.blocks)
+    return {
+        "content": content,
+        "board": board,
+        "rows": table_rows(content),
+        "axes": {axis: list(dict.fromkeys(getattr(row, axis) for row in board.rows)) for axis in _AXES},
+        "knows": sorted({badge for row in board.rows for badge in row.knows}),
+        "seeds": sorted({record.coordinates.seed for found in content.records.values() for record in found}),
+        "counts": counts(content),
+        "look": look,
+        "legend": legend(look, content),
+        "by_family": len({one.legend for one in look.values()}) < len(look),
+        "tradeoffs": tradeoffs(content, look),
+        "heat_maps": heat_maps(content),
+        "rank_chart": rank_chart(order, "Mean ranks of the defenses with tie groups"),
+        "rank_blocks": max((one.rank_blocks for one in board.blocks), default=0),
+        "few_blocks": stats.MINIMUM_BLOCKS,
+        "curves": curve_panels(content),
+        "cost_unit": unit(board.rows),
+        "costs": costs(content, look),
+        "implantation": implantation(content),
+        "missing": missing(content),
+        "reported": reported_lines(content),
+    }
+
+
+_AXES: Final = ("task", "model", "attack", "defense", "family")

@@ -1,0 +1,71 @@
+"""Published numbers (``results/reported.yaml``), shown beside what this board reproduces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from bench.errors import DataError
+
+NAME: Final = "reported.yaml"
+NUMBERS: Final = {
+    "acc": "clean",
+    "accuracy": "clean",
+    "f1": "clean",
+    "mrr": "clean",
+    "asr": "asr",
+    "anr": "anr",
+    "asr@1": "asr_at_1",
+    "asr@5": "asr_at_5",
+    "asr@10": "asr_at_10",
+    "recovery": "recovery",
+}
+"""The metric's name in papers, lower case → the number of ours that is meant."""
+
+
+class Reported(BaseModel):
+    """One number of one paper, as printed there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+    paper: str
+    doi: str = ""
+    task: str
+    dataset: str = ""
+    model: str = ""
+    attack: str
+    defense: str = "none"
+    metric: str
+    value: str
+    source: str = ""
+    """Where in the paper: table, row."""
+
+
+def read_reported(path: Path) -> tuple[Reported, ...]:
+    """All published numbers; none where there is no file.
+
+    Raises:
+        DataError: the file is not a list of such numbers; names the entry and the key.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        return tuple(TypeAdapter(list[Reported]).validate_python(content))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " → ".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(
+            f"{path}, entry {where}: {first['msg']}. It must be a list of numbers with {', '.join(Reported.model_fields)}."
+        ) from error
+
+
+def of_board(reported: Iterable[Reported], tasks: set[str], attacks: set[str], defenses: set[str]) -> list[Reported]:
+    """The published numbers that this board has something to set beside."""
+    return [r for r in reported if r.task in tasks and r.attack in attacks and r.defense in defenses]
