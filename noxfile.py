@@ -5,6 +5,7 @@ nox -s tests | lint | conformance | benchmarks
 nox -s suite -- laptop                  any suite
 nox -s cell -- --task defect_detection --attack dead_code --defense onion
 nox -s leaderboard -- quickstart        the board again, from stored outcomes
+nox -s docs                             the documentation site, in build/docs (needs the extra docs)
 nox -s "quickstart_cell(…)"             one cell of the quickstart suite (nox -l lists them)
 """
 
@@ -87,6 +88,12 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, spread over the cores."""
     session.run(PYTHON, "-m", "pytest", "-n", "auto", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in build/docs; a warning is an error."""
+    session.run(PYTHON, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "docs", "build/docs", *session.posargs)
 
 
 @nox.session
