@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from bench.seals import Seal, Seals, seal_of
+from bench.store import discard
 
 FORMAT = 1
 PACKAGES = ("bench", "attacks", "defenses", "tasks")
@@ -176,13 +177,13 @@ def remember(
         "results": _results(folder),
         "told": dict(told),
     }
-    aside = question.note.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    aside = question.store / "partial" / f"{os.getpid()}-{uuid.uuid4().hex}"
     try:
         question.note.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
         aside.replace(question.note)
     except OSError:
-        return  # it only saves time
+        discard(aside)  # the note only saves time
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -21,11 +21,13 @@ import torch
 from bench import models
 from bench.context import Context, Cost
 from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind
+from bench.errors import PluginError
 from bench.models.handles import WhiteBox
 from bench.plugins import Registry
 from bench.poisoning import Poisoned
 from bench.samples import Sample, Splits, digest_of
-from bench.store import Entry, Store, write_json
+from bench.seals import Seal, seal_of
+from bench.store import MANIFEST, Entry, Store, write_json
 
 STAGE_VERSIONS: Mapping[str, int] = {
     "data": 1,
@@ -96,6 +98,23 @@ class Job:
     folder: Path
     workshop: Workshop
     device: torch.device
+
+    def __post_init__(self) -> None:
+        self._sealed = {role: _seal(entry) for role, entry in self.parents.items()}
+
+    def check_parents(self) -> None:
+        """See that the stage left the results that it read as they were.
+
+        Raises:
+            PluginError: it wrote into one; that result counts as damaged, and the next run makes it again.
+        """
+        for role, entry in self.parents.items():
+            if _seal(entry) != self._sealed[role]:
+                self.workshop.store.forget(entry)
+                raise PluginError(
+                    f"a plugin of this stage wrote into a stored {entry.kind} result ({entry.folder}); plugins write to "
+                    "context.scratch alone. What it wrote into is checked again by the next run, and made again where it is damaged."
+                )
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -180,6 +199,27 @@ def goal_json(goal: Goal) -> dict[str, Any]:
 def goal_from(value: Mapping[str, Any]) -> Goal:
     """Inverse of :func:`goal_json`."""
     return SearchGoal(**value) if "word" in value else LabelGoal(**value)
+
+
+def _seal(entry: Entry) -> Seal | None:
+    """Size and times of an entry's files, and of its folders: a file more is seen too."""
+    folders = {str(parent) for name in entry.files for parent in PurePosixPath(name).parents}
+    return seal_of(entry.folder, sorted({MANIFEST, *entry.files, *folders}))
+
+
+def save_model(model: WhiteBox, folder: Path, maker: str) -> None:
+    """Write a stage's model.
+
+    Raises:
+        PluginError: a weight is not finite.
+    """
+    broken = [name for name, weight in model.network.state_dict().items() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise PluginError(
+            f"{maker} left {len(broken)} weight tensors that are not finite (NaN or infinite), the first is {broken[0]!r}: training "
+            "diverged. Lower the learning rate, or look at the loss in the stage's history."
+        )
+    model.save(folder / "model")
 
 
 def load_model(entry: Entry, info: TaskInfo, context: Context) -> WhiteBox:

@@ -73,7 +73,7 @@ class Seals:
         if not self._new:
             return
         merged = {**self._read(), **self._new}
-        aside = self._root / f"{NAME}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        aside = self._root / "partial" / f"{os.getpid()}-{uuid.uuid4().hex}"
         try:
             aside.write_text(json.dumps(merged, separators=(",", ":")), encoding="utf-8")
             aside.replace(self._root / NAME)

@@ -19,7 +19,17 @@ from bench.context import Context
 from bench.contracts import Attack, Filter, Policy, Repair, Screen, Supplier, Task, TrainingRule, Trigger, Verdict
 from bench.errors import PluginError
 from bench.handover import known, training_set
-from bench.jobs import Job, Stage, Workshop, goal_from, load_model, read_poisoned, read_splits, write_samples
+from bench.jobs import (
+    Job,
+    Stage,
+    Workshop,
+    goal_from,
+    load_model,
+    read_poisoned,
+    read_splits,
+    save_model,
+    write_samples,
+)
 from bench.models.handles import WhiteBox
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
@@ -46,13 +56,17 @@ def run_stage(stage: Stage, workshop: Workshop) -> Entry:
     parents = {role: store.get(kind, key) for role, (kind, key) in stage.parents.items()}
     started = time.perf_counter()
     with _numerics(stage.inputs.get("numerics", {"device": "cpu", "threads": 1})) as device:
-        run = STAGES[stage.kind]
         entry = store.publish(
-            stage.kind, stage.key, stage.identity(), lambda folder: run(Job(stage, parents, folder, workshop, device))
+            stage.kind, stage.key, stage.identity(), lambda folder: _fill(Job(stage, parents, folder, workshop, device))
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     store.note_timing(stage.kind, stage.key, time.perf_counter() - started, peak)
     return entry
+
+
+def _fill(job: Job) -> None:
+    STAGES[job.stage.kind](job)
+    job.check_parents()
 
 
 @contextmanager
@@ -127,7 +141,7 @@ def _supply(job: Job) -> None:
             raise PluginError(f"attack {attack.name!r} supplied {type(supplied).__name__}, not a model")
         if model.fingerprint() != before:
             raise PluginError(f"attack {attack.name!r} changed the model that came in; work on model.copy()")
-        supplied.save(job.folder / "model")
+        save_model(supplied, job.folder, f"attack {attack.name!r}")
 
 
 def _train(job: Job) -> None:
@@ -149,7 +163,7 @@ def _train(job: Job) -> None:
             trained = trainer.fit(model, train, axis="training")
         if not isinstance(trained, WhiteBox):
             raise PluginError(f"the training rule returned {type(trained).__name__}, not a model")
-        trained.save(job.folder / "model")
+        save_model(trained, job.folder, "training")
         write_json(job.folder / "facts.json", {"history": trainer.history, "samples": len(train)})
         if trainer.notes:
             write_json(job.folder / "notes.json", trainer.notes)
@@ -193,7 +207,7 @@ def _repair(job: Job) -> None:
             raise PluginError(
                 f"repair {defense.name!r} declares inverts={defense.inverts}, and returned {len(repaired.inversions)} inversions"
             )
-        repaired.model.save(job.folder / "model")
+        save_model(repaired.model, job.folder, f"repair {defense.name!r}")
     found = {claim: inverted.model_dump(mode="json") for claim, inverted in repaired.inversions.items()}
     try:
         write_json(job.folder / "facts.json", {"facts": dict(repaired.facts), "inversions": found})

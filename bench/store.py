@@ -24,10 +24,9 @@ import os
 import platform
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -95,6 +94,13 @@ def _end_strays(owner: int) -> None:
         os._exit(70)
 
 
+def discard(path: Path) -> None:
+    """Remove a folder or a file, as far as that goes."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def _mapping(path: Path) -> Mapping[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -147,22 +153,35 @@ class Store:
         found = []
         for folder in (self.root / "partial").iterdir():
             name, _, where = folder.name.partition("@")
-            pid = name.partition("-")[0]
+            pid, gone = name.partition("-")[0], False
             if not pid.isdigit():
                 continue
             if where and where != host():
-                gone = time.time() - folder.stat().st_mtime > FOREIGN_SECONDS
+                with suppress(FileNotFoundError):
+                    gone = self._now() - folder.stat().st_mtime > FOREIGN_SECONDS
             else:
                 gone = pid == "0" or not _alive(int(pid))
             if gone:
                 found.append(folder)
         return sorted(found)
 
+    def _now(self) -> float:
+        """The time of the disk's clock, which the machines that share it agree on; this machine's may be wrong by years."""
+        probe = self.aside()
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        except OSError:
+            return 0.0
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+
     def sweep(self) -> int:
         """Remove half-written results of processes that are gone; damaged ones stay until ``prune``. Returns how many."""
         gone = [folder for folder in self.abandoned() if not folder.name.startswith("0-")]
-        for folder in gone:
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in gone:
+            discard(path)
         return len(gone)
 
     def aside(self) -> Path:
@@ -227,6 +246,11 @@ class Store:
         self.seals.note(f"{entry.kind}/{entry.key}", entry.folder, [MANIFEST, *entry.files])
         return entry
 
+    def forget(self, entry: Entry) -> None:
+        """Take the digests of an entry again when it is asked for next."""
+        self._verified.pop(entry.key, None)
+        self.seals.forget(f"{entry.kind}/{entry.key}")
+
     def note_published(self, kind: str, key: str) -> None:
         """Another process of this run has just published a result: its digests need not be taken again to say that it is there."""
         folder = self.folder(kind, key)
@@ -274,7 +298,7 @@ class Store:
                 entry = self.place(partial, kind, key, files)
         finally:
             _end_strays(owner)
-            shutil.rmtree(partial, ignore_errors=True)
+            discard(partial)
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
         return entry or self.get(kind, key)
 

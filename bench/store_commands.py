@@ -107,9 +107,8 @@ def prune(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Remove leftovers of broken runs and damaged results, and with --keep every result that the named suites do not need."""
-    import shutil
-
     from bench import storing
+    from bench.store import discard
 
     opened = storing.open_store(store)
     left = storing.leftovers(opened)
@@ -125,7 +124,7 @@ def prune(
             f"process {', '.join(at_work)} is writing to {store}, and may need what would be removed: wait for it, or use --force"
         )
     for waste in left:
-        shutil.rmtree(waste.path, ignore_errors=True)
+        discard(waste.path)
     for kind, key, _ in spare:
         storing.remove(opened, kind, key)
     print(f"removed {what}")
