@@ -117,11 +117,17 @@ def cell(
 
 
 @app.command()
-def board(suite: SuiteArgument, results: ResultsOption = DEFAULT_RESULTS) -> None:
+def board(
+    suite: SuiteArgument,
+    results: ResultsOption = DEFAULT_RESULTS,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="A table for each task, model, attack, defense or family.")
+    ] = None,
+) -> None:
     """Make a suite's board again from its stored outcomes; no model is needed."""
     from bench.running import make_board
 
-    make_board(suite, results, Console())
+    raise typer.Exit(make_board(suite, results, Console(), group_by))
 
 
 @app.command()

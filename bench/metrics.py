@@ -146,7 +146,12 @@ class CellMetrics(BaseModel):
         return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Number)}
 
 
-def record_metrics(record: Record, outcomes: pd.DataFrame, filter_table: pd.DataFrame | None = None) -> CellMetrics:
+def record_metrics(
+    record: Record,
+    outcomes: pd.DataFrame,
+    filter_table: pd.DataFrame | None = None,
+    found: Mapping[str, Measure] | None = None,
+) -> CellMetrics:
     """:func:`cell_metrics` with everything that the record knows."""
     poison = record.poison
     return cell_metrics(
@@ -157,8 +162,9 @@ def record_metrics(record: Record, outcomes: pd.DataFrame, filter_table: pd.Data
         applicable=poison.applicable if poison else None,
         poison_share=poison.poisoned / poison.train if poison and poison.train else None,
         trigger_tokens=tuple(poison.tokens) if poison else (),
-        inverted={claim: found.kept for claim, found in record.inversions.items()},
-        inverted_reference={claim: found.kept for claim, found in record.null.items()},
+        inverted={claim: one.kept for claim, one in record.inversions.items()},
+        inverted_reference={claim: one.kept for claim, one in record.null.items()},
+        found=found,
     )
 
 
@@ -173,6 +179,7 @@ def cell_metrics(
     trigger_tokens: Sequence[str] = (),
     inverted: object = None,
     inverted_reference: object = None,
+    found: Mapping[str, Measure] | None = None,
 ) -> CellMetrics:
     """All numbers of a cell.
 
@@ -186,6 +193,7 @@ def cell_metrics(
         trigger_tokens: the literal pieces of the trigger.
         inverted: what a repair reported as inverted tokens (a sequence, or sequences of alternatives), or ``None``.
         inverted_reference: the same on the reference model.
+        found: :func:`bench.measures.measures` of the outcomes, where they are validated and made already.
 
     Raises:
         PluginError: a table breaks its schema, or the triggered rows are not the applicable samples.
@@ -193,9 +201,10 @@ def cell_metrics(
     """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; there is: {', '.join(METRICS)}")
-    outcomes = validate(outcomes)
+    if found is None:
+        outcomes = validate(outcomes)
+        found = measures(outcomes, metric)
     _check_denominator(outcomes, applicable)
-    found = measures(outcomes, metric)
     estimated = estimates(found)
     numbers = {name: Number.of(estimated.get(name), undefined_reason(name, found.get(name))) for name in SUMS}
     if not _has_screen(outcomes):

@@ -1,16 +1,26 @@
-"""One small record a cell: what was run, on what, with what outcome. Numbers are derived from the per-sample outcomes beside it."""
+"""One small record a cell: what was run, on what, with what outcome. Numbers are derived from the per-sample outcomes beside it.
+
+A record holds what a run of the same cell gives again, byte for byte. What differs from machine to machine and from day to day (commit,
+machine, wall seconds) lies apart, in :mod:`bench.provenance` and ``timings.json``. Older records are read through
+:mod:`bench.migrations`.
+"""
 
 from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.inversions import Inverted
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Final = 3
+SCORED_VERSION: Final = 2
+"""Of the records in a store, which checkouts of several versions share: without what is added when a suite's results are written."""
+_ADDED_LATER: Final = ("dtype", "files")
+DTYPE: Final = "float32"
+"""Of every model's weights and sums (:mod:`bench.models.encoders`)."""
 
 
 class Status(StrEnum):
@@ -193,5 +203,13 @@ class Record(BaseModel):
     cost: CostFacts = Field(default_factory=CostFacts)
     packages: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"
+    dtype: str = DTYPE
+    """Of the model's weights."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """sha256 of the tables beside the record, by what they hold: ``outcomes``, ``filter``. Empty where there are none."""
     command: str = ""
     """The one command that reproduces the cell."""
+
+    def scored(self) -> dict[str, Any]:
+        """JSON-ready, as a store keeps it: at :data:`SCORED_VERSION`."""
+        return self.model_dump(mode="json", exclude=set(_ADDED_LATER)) | {"schema_version": SCORED_VERSION}

@@ -6,27 +6,38 @@
     results/<suite>/cells/<slug>.parquet         per-sample outcomes
     results/<suite>/cells/<slug>.filter.parquet  per-sample suspicion of a filter
     results/<suite>/timings.json                 wall seconds and peak memory; apart, since records are byte-identical
+    results/<suite>/provenance.json              who computed what, at which commit; apart for the same reason
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-from pydantic import ValidationError
 
 from bench import outcomes
 from bench.errors import DataError
 from bench.execute import Report
+from bench.faults import Fault
+from bench.migrations import UnreadableRecord, read_record
 from bench.pipeline import CellGraph, badges
-from bench.records import SCHEMA_VERSION, Coordinates, Record, Status, StealthFacts
+from bench.provenance import FILE, Provenance, environment, read_provenance, sha256_of
+from bench.records import Coordinates, Record, Status, StealthFacts
 from bench.store import Store, write_json
+
+
+class Reading(NamedTuple):
+    """What a results folder holds."""
+
+    records: list[Record]
+    faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True)
@@ -44,26 +55,76 @@ class ResultsFolder:
         """All records, by file name.
 
         Raises:
-            DataError: a record is unreadable or of another schema version; names the file.
+            DataError: a record is unreadable; names the file and says what to do.
+        """
+        found = self.read()
+        if found.faults:
+            raise DataError(str(found.faults[0]))
+        return found.records
+
+    def read(self) -> Reading:
+        """The records that can be read, by file name, and what is wrong with the others.
+
+        Raises:
+            DataError: there is none that can be read.
         """
         if not self.cells.is_dir():
             raise DataError(f"{self.cells} does not exist; run the suite first")
-        found = []
+        records, faults = [], []
+        try:
+            provenance = read_provenance(self.root)
+        except DataError as error:
+            provenance = Provenance()
+            faults.append(Fault(where=FILE, what=str(error)))
         for path in sorted(self.cells.glob("*.json")):
-            try:
-                value = json.loads(path.read_text(encoding="utf-8"))
-                if value.get("schema_version") != SCHEMA_VERSION:
-                    raise DataError(
-                        f"{path} has schema version {value.get('schema_version')!r}, this reads {SCHEMA_VERSION}; run the cell again"
-                    )
-                found.append(Record.model_validate(value))
-            except (ValueError, ValidationError) as error:
-                raise DataError(
-                    f"{path} is not a readable record: {error}. Delete it and run the suite again."
-                ) from error
-        if not found:
-            raise DataError(f"{self.cells} holds no records; run the suite first")
-        return found
+            found = self._read(path, provenance)
+            if isinstance(found, Fault):
+                faults.append(found)
+            else:
+                records.append(found)
+        if not records:
+            told = f": {faults[0]}" if faults else ""
+            raise DataError(f"{self.cells} holds no records that can be read{told}; run the suite first")
+        return Reading(records, tuple(faults))
+
+    def _read(self, path: Path, provenance: Provenance) -> Record | Fault:
+        where = str(path.relative_to(self.root))
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            return Fault(where=where, what=f"it cannot be read: {error.strerror}")
+        known = provenance.cells.get(path.stem)
+        changed = known is not None and hashlib.sha256(text).hexdigest() != known.record
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            return Fault(
+                where=where, what=f"it is not whole JSON ({error}); truncated? Delete it and run the suite again"
+            )
+        try:
+            record = read_record(value)
+        except UnreadableRecord as error:
+            return Fault(where=where, what=str(error))
+        at = record.coordinates
+        if changed:
+            what = f"it is not what was written: {FILE} knows another sha256. Take it from where it was written, or run the cell again"
+            return Fault(where=where, what=what, slug=at.slug)
+        if at.slug != path.stem:
+            return Fault(
+                where=where,
+                what=f"it describes another cell, {at.slug}; rename it, or run the cell again",
+                slug=at.slug,
+            )
+        for name, table in self.tables(at).items():
+            expected = record.files.get(name)
+            if expected is not None and table.is_file() and sha256_of(table) != expected:
+                what = f"its {name} ({table.name}) have another sha256 than the record states; run the cell again"
+                return Fault(where=where, what=what, slug=at.slug)
+        return record
+
+    def tables(self, at: Coordinates) -> dict[str, Path]:
+        """Where the tables of a cell lie, by what they hold; a file may be missing."""
+        return {"outcomes": self.cells / f"{at.slug}.parquet", "filter": self.cells / f"{at.slug}.filter.parquet"}
 
     def outcomes(self, coordinates: Coordinates) -> pd.DataFrame:
         """Per-sample outcomes of a cell that ended well."""
@@ -128,6 +189,7 @@ def export(
     """
     folder.cells.mkdir(parents=True, exist_ok=True)
     timings = {slug: dict(value) for slug, value in folder.timings().items()}
+    provenance = known_provenance(folder)
     written = []
     for graph in graphs:
         slug = graph.coordinates.slug
@@ -138,7 +200,7 @@ def export(
                 (folder.cells / stale).unlink(missing_ok=True)
             timings.pop(slug, None)
         else:
-            record = Record.model_validate(entry.json("record.json"))
+            record = read_record(entry.json("record.json"))
             # What depends on the suite alone; the stored score is shared by suites.
             of_suite = {
                 "suite": suite,
@@ -146,16 +208,29 @@ def export(
                 "calibration": graph.plan.calibration,
             }
             told = _told(graph, report, store)
-            record = record.model_copy(update={**of_suite, "stealth": told} if told is not None else of_suite)
-            shutil.copyfile(entry.folder / "outcomes.parquet", folder.cells / f"{slug}.parquet")
-            judged = entry.folder / "filter.parquet"
-            if judged.is_file():
-                shutil.copyfile(judged, folder.cells / f"{slug}.filter.parquet")
+            files = {}
+            for name, table in folder.tables(graph.coordinates).items():
+                if (entry.folder / f"{name}.parquet").is_file():
+                    shutil.copyfile(entry.folder / f"{name}.parquet", table)
+                    files[name] = sha256_of(table)
+            more = {"stealth": told} if told is not None else {}
+            record = record.model_copy(update={**of_suite, **more, "files": files})
             timings[slug] = _timing(graph, store)
-        write_json(folder.cells / f"{slug}.json", record.model_dump(mode="json"))
+        path = folder.cells / f"{slug}.json"
+        write_json(path, record.model_dump(mode="json"))
+        provenance.note(slug, environment(), path)
         written.append(record)
     write_json(folder.root / "timings.json", timings)
+    provenance.write(folder.root)
     return written
+
+
+def known_provenance(folder: ResultsFolder) -> Provenance:
+    """What a results folder says of where its cells come from; a file that cannot be read is given up."""
+    try:
+        return read_provenance(folder.root)
+    except DataError:
+        return Provenance()
 
 
 def _told(graph: CellGraph, report: Report, store: Store) -> StealthFacts | None:

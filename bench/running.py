@@ -335,17 +335,21 @@ def seconds_by_kind(store: Store) -> dict[str, float]:
     return {kind: statistics.median(values) for kind, values in seen.items()}
 
 
-def make_board(name: str, results: Path, console: Console) -> None:
-    """Make a board again from stored outcomes alone.
+def make_board(name: str, results: Path, console: Console, group_by: str | None = None) -> int:
+    """Make a board again from stored outcomes alone. Returns the exit status: 1 where a result had to be set apart.
 
     Raises:
-        ConfigError: an unknown suite.
-        DataError: no or unreadable results.
+        ConfigError: an unknown suite or axis.
+        DataError: no readable results.
     """
-    from bench.board import publish
+    from bench.board import publish_board
+    from bench.board.terminal import axis_of
 
+    axis = axis_of(group_by)
     suite = load_suite(name)
-    publish(ResultsFolder(results / suite.name), suite.margin, console, suite.false_alarms)
+    folder = ResultsFolder(results / suite.name)
+    board, _ = publish_board(folder, suite.margin, console, suite.false_alarms, axis)
+    return 1 if board.apart else 0
 
 
 def explain(what: str, store_root: Path, console: Console) -> None:

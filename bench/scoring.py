@@ -134,4 +134,4 @@ def score(job: Job) -> None:
         packages=dict(job.inputs["packages"]),
         device=str(job.inputs["settings"]["numerics"]["device"]),
     )
-    write_json(job.folder / "record.json", record.model_dump(mode="json"))
+    write_json(job.folder / "record.json", record.scored())

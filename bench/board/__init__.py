@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.board.curve_plot import write_curves
+from bench.board.latex import to_latex
 from bench.board.pages import write_pages
 from bench.board.plot import write_tradeoff
-from bench.board.render import print_board, to_csv, to_json, to_markdown
+from bench.board.render import to_csv, to_json, to_markdown, to_pairs_csv
 from bench.board.table import MARGIN, Board, Loader, Timings, build_board
+from bench.board.terminal import Axis, print_board
 from bench.errors import StoreError
 from bench.records import Record
 from bench.verdicts import FALSE_ALARMS
@@ -26,31 +28,46 @@ if TYPE_CHECKING:
     from bench.results import ResultsFolder
 
 __all__ = [
-    *("Board", "Loader", "Timings", "build_board", "print_board", "publish"),
-    *("to_csv", "to_json", "to_markdown", "write_board", "write_files"),
+    *("Axis", "Board", "Loader", "Timings", "build_board", "print_board", "publish", "publish_board"),
+    *("to_csv", "to_json", "to_latex", "to_markdown", "to_pairs_csv", "write_board", "write_files"),
 ]
 
 
 def publish(
     folder: ResultsFolder, margin: float, console: Console, false_alarms: float = FALSE_ALARMS
 ) -> dict[str, Path]:
+    """:func:`publish_board`; returns the paths of the board's files alone."""
+    return publish_board(folder, margin, console, false_alarms)[1]
+
+
+def publish_board(
+    folder: ResultsFolder,
+    margin: float,
+    console: Console,
+    false_alarms: float = FALSE_ALARMS,
+    group_by: Axis | None = None,
+) -> tuple[Board, dict[str, Path]]:
     """Make the board of a results folder from its stored records and outcomes, write it there, print it and its paths.
 
+    A record or table that cannot be read, or does not fit the others, is set apart on the board, with where and why.
+
     Raises:
-        bench.errors.DataError: no or unreadable records.
-        StoreError: an outcome table is missing or truncated, or a file cannot be written.
+        bench.errors.DataError: no record can be read.
+        StoreError: a file cannot be written.
     """
 
     def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         return folder.outcomes(record.coordinates), folder.filter_table(record.coordinates)
 
-    records = folder.records()
-    board = build_board(records, load, margin=margin, timings=folder.timings(), false_alarms=false_alarms)
-    paths = write_files(board, records, folder.root)
-    print_board(board, console)
+    found = folder.read()
+    board = build_board(
+        found.records, load, margin=margin, timings=folder.timings(), false_alarms=false_alarms, faults=found.faults
+    )
+    paths = write_files(board, found.records, folder.root)
+    print_board(board, console, group_by)
     for path in paths.values():
         console.print(Text(str(path)), soft_wrap=True)
-    return paths
+    return board, paths
 
 
 def write_board(
@@ -62,7 +79,8 @@ def write_board(
     timings: Timings | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> dict[str, Path]:
-    """Build the board and write ``board.md``, ``board.csv``, ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder,
+    """Build the board and write ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to
+    ``\\input`` into a paper), ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder,
     ``curves.png`` and ``curves.svg`` where rows differ in an amount alone, and ``inversions/<cell>.md`` and ``.svg`` for each
     cell in which triggers were inverted.
 
@@ -80,7 +98,6 @@ def write_board(
 
     Raises:
         StoreError: a file cannot be written.
-        bench.errors.PluginError: an outcome table breaks its schema.
     """
     records = list(records)
     board = build_board(records, outcomes_loader, margin=margin, timings=timings, false_alarms=false_alarms)
@@ -89,7 +106,13 @@ def write_board(
 
 def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[str, Path]:
     """Write the files of a board that is already built from these records; see :func:`write_board`."""
-    texts = {"board.md": to_markdown(board), "board.csv": to_csv(board), "board.json": to_json(board)}
+    texts = {
+        "board.md": to_markdown(board),
+        "board.csv": to_csv(board),
+        "pairs.csv": to_pairs_csv(board),
+        "board.tex": to_latex(board),
+        "board.json": to_json(board),
+    }
     paths = {name: folder / name for name in (*texts, "tradeoff.png", "tradeoff.svg")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +122,8 @@ def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[s
         if board.curves:
             paths |= {name: folder / name for name in ("curves.png", "curves.svg")}
             write_curves(board.curves, paths["curves.png"], paths["curves.svg"])
-        write_pages(records, board.detections, folder)
+        apart = {fault.slug for fault in board.apart}
+        write_pages([r for r in records if r.coordinates.slug not in apart], board.detections, folder)
     except OSError as error:
         raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error
     return paths

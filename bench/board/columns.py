@@ -146,8 +146,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         (
             "[a, b]",
             (
-                f"{level} interval. One seed: Wilson (shares), Newcombe's paired interval (differences of shares), bootstrap over "
-                "groups (F1, MRR, ANR and their differences), score interval (AUROC). Several seeds: mean over seeds, two-level bootstrap."
+                f"{level} interval. One seed: Wilson (shares), Newcombe's paired interval (differences of shares), both at the effective "
+                "number of samples where several come from one group (module, project, pairs of one function); bootstrap over groups (F1, "
+                "MRR, ANR and their differences); score interval (AUROC). Several seeds: mean over seeds, two-level bootstrap over seeds "
+                "(from five on) and groups."
             ),
         ),
         (
@@ -180,8 +182,8 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         (
             "McNemar p (Holm)",
             (
-                "exact McNemar test of ASR with the defense against without, same inputs, Holm-adjusted over all rows of "
-                "the table; with several seeds the largest p over seeds."
+                "exact McNemar test of ASR with the defense against without, same inputs (those of one group change sides together), "
+                "Holm-adjusted over all rows of the table; with several seeds the largest p over seeds."
             ),
         ),
         ("reverse ASR", "triggered target-class inputs that flip to the victim class."),
@@ -229,14 +231,26 @@ BLOCK_DEFINITIONS: Final = (
     (
         "p (Holm)",
         (
-            "two-sided exact Wilcoxon signed-rank test against no defense, Holm-adjusted over the defenses; "
-            "below six blocks it can never reach 0.05 and is not given."
+            "two-sided Wilcoxon signed-rank test against no defense (exact up to sixty blocks); below six blocks it can never reach 0.05 "
+            "and is not given. Holm over the two questions asked of a pair of defenses, lift and clean metric: what is said of two "
+            "defenses rests on those two alone, whoever else stands on the board. 5 % is the chance of a false verdict on one pair, not "
+            "on the table."
         ),
+    ),
+    (
+        "p (table)",
+        "the same, Holm over all pairs of the board: strict, and another number with every newcomer. It decides nothing.",
     ),
     ("effect", "rank-biserial correlation, −1 (always nearer to 0) to 1."),
     ("win/tie/loss", "blocks on which |lift| is smaller, within one point, or larger."),
-    ("group", "defenses that share a letter are not told apart (pairwise Wilcoxon, Holm)."),
-    ("rank", "mean rank over the blocks where every defense has a lift, and the bootstrap interval of its place."),
+    ("group", "defenses that share a letter are not told apart in |lift| at 5 % (their pair's Wilcoxon test, Holm)."),
+    (
+        "rank",
+        (
+            "mean rank over the complete blocks (every ranked defense has a lift), and the bootstrap interval of its place. Ranked is who "
+            "has a lift on four fifths of the control's blocks."
+        ),
+    ),
 )
 
 

@@ -16,10 +16,13 @@ from bench.board.blocks import Block, BlockSummary, summaries
 from bench.board.curves import Curve, curves
 from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
 from bench.board.rounding import rounded, rounded_number
-from bench.measures import Measure, measures, over_seeds
-from bench.metrics import SUMS, CellMetrics, Number, record_metrics
+from bench.errors import BenchError
+from bench.faults import Fault
+from bench.fitting import sift
+from bench.measures import Measure, all_over_seeds, measures
+from bench.metrics import CellMetrics, Number, record_metrics
 from bench.outcomes import validate
-from bench.records import Record, Status
+from bench.records import Coordinates, Record, Status
 from bench.verdicts import FALSE_ALARMS
 
 MARGIN: Final = 0.02
@@ -109,6 +112,8 @@ class Board(BaseModel):
     """What is told of each attack beside its success."""
     curves: tuple[Curve, ...] = ()
     """Lift over poisoned samples, and over a defense's clean samples, where rows differ in nothing else."""
+    apart: tuple[Fault, ...] = ()
+    """Results that cannot be read or do not fit, in no row, block or test; where they lie, what is wrong and what to do."""
 
     @property
     def few_seeds(self) -> bool:
@@ -123,18 +128,25 @@ def build_board(
     margin: float = MARGIN,
     timings: Timings | None = None,
     false_alarms: float = FALSE_ALARMS,
+    faults: Iterable[Fault] = (),
 ) -> Board:
-    """Make the table; arguments and errors as :func:`bench.board.write_board`."""
-    records = list(records)
-    load = _loading_once(outcomes_loader)
+    """Make the table; arguments as :func:`bench.board.write_board`, ``faults`` as found when the records were read.
+
+    Records that do not fit together or whose tables are no good stand in ``apart``; nothing is raised for them.
+    """
+    records, misfits = sift(list(records))
+    apart = [*faults, *misfits]
     grouped: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in records:
         at = record.coordinates
         if not record.calibration:
             grouped.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
-    rows = [_row(group, load, margin, timings or {}) for group in grouped.values()]
+    reader = _Reader(outcomes_loader)
+    rows = [row for key in sorted(grouped) if (row := _row(grouped[key], reader, margin, timings or {})) is not None]
     rows.sort(key=_order)
-    detected = detections(records, lambda record: lift_is_above_zero(load(record)[0]), false_alarms)
+    apart += reader.faults
+    records = [record for record in records if record.coordinates not in reader.failed]
+    detected = detections(records, reader.implanted, false_alarms)
     rows = _with_verdicts(rows, detected)
     adjusted = stats.holm([row.mcnemar_p for row in rows])
     rows = [row.model_copy(update={"mcnemar_p_holm": rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
@@ -149,7 +161,37 @@ def build_board(
         detections=detected,
         attacks=attack_rows(records),
         curves=curves(records, {(row.task, row.model, row.attack, row.defense): row.numbers for row in rows}),
+        apart=tuple(sorted(apart, key=str)),
     )
+
+
+class _Reader:
+    """Asks for the tables of each record once; what cannot be read is a fault, and the rest of the board goes on."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._implanted: dict[Coordinates, bool | None] = {}
+        self.faults: list[Fault] = []
+        self.failed: set[Coordinates] = set()
+
+    def read(self, record: Record) -> tuple[CellMetrics, dict[str, Measure]] | None:
+        """The numbers of a record, and the measures that they come from; ``None`` where its tables are no good."""
+        at = record.coordinates
+        try:
+            outcomes, filter_table = self._loader(record)
+            outcomes = validate(outcomes)
+            if record.inversions:
+                self._implanted[at] = lift_is_above_zero(outcomes)
+            found = measures(outcomes, record.metric)
+            return record_metrics(record, outcomes, filter_table, found), found
+        except BenchError as error:
+            self.failed.add(at)
+            self.faults.append(Fault(where=f"{record.suite}: {at.slug}", what=str(error), slug=at.slug))
+            return None
+
+    def implanted(self, record: Record) -> bool | None:
+        """Does the undefended victim of a record that was read carry the backdoor?"""
+        return self._implanted.get(record.coordinates)
 
 
 def analyse_rows(rows: Sequence[Row]) -> Analysis:
@@ -190,21 +232,6 @@ def _why_missing(row: Row | None) -> str:
     return "; ".join(told) or "no cell is ok"
 
 
-def _loading_once(loader: Loader) -> Loader:
-    """The loader, keeping what is asked for twice: the outcomes of cells with inversions."""
-    kept: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame | None]] = {}
-
-    def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        if not record.inversions:
-            return loader(record)
-        key = (record.suite, record.coordinates.slug)
-        if key not in kept:
-            kept[key] = loader(record)
-        return kept[key]
-
-    return load
-
-
 def _with_verdicts(rows: Sequence[Row], detected: Iterable[Detection]) -> list[Row]:
     trials: dict[tuple[str, str, str, str], list[Trial]] = {}
     for one in detected:
@@ -222,13 +249,18 @@ def _order(row: Row) -> tuple[object, ...]:
     return (row.task, row.model, row.attack != "none", row.attack, family, row.defense)
 
 
-def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Timings) -> Row:
+def _row(records: Sequence[Record], reader: _Reader, margin: float, timings: Timings) -> Row | None:
+    """``None`` where none of its cells can be shown."""
     records = sorted(records, key=lambda record: (record.coordinates.seed, record.suite))
+    read = {record.coordinates: reader.read(record) for record in records if record.status is Status.OK}
+    records = [record for record in records if record.coordinates not in reader.failed]
+    if not records:
+        return None
     good = [record for record in records if record.status is Status.OK]
     shown = good[0] if good else records[0]
     at, used = shown.coordinates, shown.plugins.get("defense")
     family = shown.family or ("none" if at.defense == "none" else "")
-    numbers, p = _numbers(good, loader, undefended=family == "none")
+    numbers, p = _numbers([found for found in read.values() if found is not None], undefended=family == "none")
     delta = numbers.get("clean_delta")
     times = [timings[record.coordinates.slug] for record in good if record.coordinates.slug in timings]
     times = times if len(times) == len(good) else []
@@ -262,18 +294,16 @@ def _row(records: Sequence[Record], loader: Loader, margin: float, timings: Timi
     )
 
 
-def _numbers(records: Sequence[Record], loader: Loader, *, undefended: bool) -> tuple[dict[str, Number], float | None]:
+def _numbers(
+    read: Sequence[tuple[CellMetrics, dict[str, Measure]]], *, undefended: bool
+) -> tuple[dict[str, Number], float | None]:
     """All numbers of a row (empty without an ok cell) and its McNemar p."""
-    if not records:
+    if not read:
         return {}, None
-    cells: list[CellMetrics] = []
-    sums: list[dict[str, Measure]] = []
-    for record in records:
-        outcomes, filter_table = loader(record)
-        cells.append(record_metrics(record, outcomes, filter_table))
-        if len(records) > 1:
-            sums.append(measures(validate(outcomes), record.metric))
-    numbers = {name: _over_seeds(name, [cell.numbers()[name] for cell in cells], sums) for name in cells[0].numbers()}
+    cells = [metrics for metrics, _ in read]
+    each = [cell.numbers() for cell in cells]
+    sums = all_over_seeds([found for _, found in read]) if len(read) > 1 else {}
+    numbers = {name: _over_seeds([numbers[name] for numbers in each], sums.get(name)) for name in each[0]}
     if undefended:
         return numbers | {name: Number.absent(UNDEFENDED) for name in _AGAINST_UNDEFENDED}, None
     p_values = [cell.mcnemar.p for cell in cells]
@@ -281,16 +311,16 @@ def _numbers(records: Sequence[Record], loader: Loader, *, undefended: bool) -> 
     return numbers, rounded(max(known)) if known and len(known) == len(cells) else None
 
 
-def _over_seeds(name: str, cells: Sequence[Number], sums: Sequence[Mapping[str, Measure]]) -> Number:
+def _over_seeds(cells: Sequence[Number], found: stats.Estimate | None) -> Number:
+    """A number of several seeds: the mean with the interval of the two-level bootstrap, where it is a sum over samples."""
     absent = [cell for cell in cells if cell.value is None]
     if absent:
         reason = absent[0].reason
         return Number.absent(reason if len(absent) == len(cells) else f"undefined at some seeds: {reason}")
     if len(cells) == 1:
         return rounded_number(cells[0])
-    if name in SUMS:
-        found = over_seeds([seed[name] for seed in sums])
-        return rounded_number(Number.of(found, "undefined at some seeds"))
+    if found is not None:
+        return rounded_number(Number.of(found, ""))
     mean = sum(cell.value for cell in cells if cell.value is not None) / len(cells)
     return rounded_number(Number(value=mean, n=min(cell.n for cell in cells)))
 

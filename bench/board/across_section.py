@@ -1,0 +1,147 @@
+"""The board's section on what holds across blocks: a table of the defenses, the pairs that are told apart, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Final
+
+from bench.board.analysis import Comparison, Gap, Pair
+from bench.board.blocks import BlockSummary
+from bench.board.columns import BLOCK_DEFINITIONS, DASH, p_value, percent
+from bench.board.markdown import escape_markdown, escaped_table
+from bench.board.table import Board
+from bench.metrics import Number
+
+BLOCK_HEADERS: Final = [
+    *(
+        "defense",
+        "blocks",
+        "|lift|",
+        "median Δ|lift|",
+        "p (Holm)",
+        "p (table)",
+        "effect",
+        "win/tie/loss",
+        "group",
+        "rank",
+    ),
+]
+PAIR_HEADERS: Final = [
+    "one",
+    "other",
+    "blocks",
+    "median Δ",
+    "p (Holm)",
+    "p (table)",
+    "effect",
+    "win/tie/loss",
+    "better",
+]
+MOST_PAIRS: Final = 60
+"""Printed; all of them stand in ``pairs.csv`` and ``board.json``."""
+
+
+def across_section(board: Board) -> list[str]:
+    """The section's paragraphs; none where no defense has a lift."""
+    if not board.blocks:
+        return []
+    found = board.analysis
+    counts = f"{found.blocks} blocks, {found.complete} of them complete."
+    parts = ["## Across blocks", counts + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
+    parts.append(escaped_table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks]))
+    told = [*told_apart(board, "distance"), *told_apart(board, "clean")]
+    if told:
+        parts.append("Told apart:")
+        parts.append("\n".join(f"- {line}" for line in told[:MOST_PAIRS]))
+        if len(told) > MOST_PAIRS:
+            parts.append(f"and {len(told) - MOST_PAIRS} more pairs (pairs.csv).")
+    unranked = [f"- {escape_markdown(s.defense)}: {escape_markdown(s.reason)}" for s in found.standings if s.reason]
+    if unranked and not found.reason:
+        parts.append("\n".join(unranked))
+    missing = list(gap_lines(found.gaps))
+    if missing:
+        parts += ["Blocks without a number, left out of every comparison:", "\n".join(f"- {line}" for line in missing)]
+    parts.append("\n".join(f"- **{escape_markdown(term)}**: {text}" for term, text in BLOCK_DEFINITIONS))
+    return parts
+
+
+def block_row(summary: BlockSummary) -> list[str]:
+    """The cells of one defense, in the order of :data:`BLOCK_HEADERS`, as plain text."""
+    difference = Number(value=summary.median_difference, low=summary.median_low, high=summary.median_high)
+    compared = summary.median_difference is not None
+    rank = DASH
+    if summary.mean_rank is not None:
+        rank = f"{summary.mean_rank:.2f} [{summary.rank_low:g}, {summary.rank_high:g}] of {summary.rank_blocks}"
+    return [
+        summary.defense,
+        str(summary.blocks),
+        percent(Number(value=summary.mean_distance)),
+        percent(difference, signed=True),
+        p_value(summary.p_holm) if summary.p_holm is not None else summary.reason or DASH,
+        p_value(summary.p_table),
+        f"{summary.effect:+.2f}" if summary.effect is not None else DASH,
+        f"{summary.wins}/{summary.ties}/{summary.losses}" if compared else DASH,
+        summary.group or DASH,
+        rank,
+    ]
+
+
+def pair_row(one: str, other: str, found: Comparison) -> list[str]:
+    """The cells of one question of a pair, in the order of :data:`PAIR_HEADERS`, as plain text."""
+    median = Number(value=found.median, low=found.low, high=found.high)
+    better = {"one": one, "other": other, None: found.reason or DASH}
+    return [
+        one,
+        other,
+        str(found.blocks),
+        percent(median, signed=True),
+        p_value(found.p_holm),
+        p_value(found.p_table),
+        DASH if found.effect is None else f"{found.effect:+.2f}",
+        f"{found.wins}/{found.ties}/{found.losses}",
+        better.get(found.better, found.better or DASH),
+    ]
+
+
+def told_apart(board: Board, question: str) -> Iterator[str]:
+    """A Markdown line for each pair that one question tells apart."""
+    words = {"distance": "lift nearer to 0", "clean": "clean metric higher"}
+    for pair in board.analysis.pairs:
+        found: Comparison = getattr(pair, question)
+        if found.better not in ("one", "other"):
+            continue
+        better, worse = _named(pair, found)
+        median = percent(Number(value=found.median, low=found.low, high=found.high), signed=True)
+        yield (
+            f"{escape_markdown(better)} before {escape_markdown(worse)}: {words[question]} on {found.blocks} blocks "
+            f"({escape_markdown(pair.one)} − {escape_markdown(pair.other)}: median {median} points, "
+            f"p (Holm) {p_value(found.p_holm)})"
+        )
+
+
+def _named(pair: Pair, found: Comparison) -> tuple[str, str]:
+    return (pair.one, pair.other) if found.better == "one" else (pair.other, pair.one)
+
+
+def gap_lines(gaps: tuple[Gap, ...]) -> Iterator[str]:
+    """A Markdown line for each defense and reason, with the blocks that it holds for."""
+    key = sorted(gaps, key=lambda gap: (gap.defense, gap.reason, gap.task, gap.model, gap.attack))
+    for (defense, reason), group in groupby(key, key=lambda gap: (gap.defense, gap.reason)):
+        places = [" · ".join((gap.task, gap.model, gap.attack)) for gap in group]
+        shown = ", ".join(escape_markdown(place) for place in places[:6])
+        more = f" and {len(places) - 6} more" if len(places) > 6 else ""
+        yield f"{escape_markdown(defense)}: {escape_markdown(reason) or 'no reason recorded'}: {shown}{more}"
+
+
+def apart_section(board: Board) -> list[str]:
+    """What cannot be read or does not fit; no paragraph where there is nothing of it."""
+    if not board.apart:
+        return []
+    count = len(board.apart)
+    introduction = (
+        f"{count} result{'s' * (count != 1)} in no row, block or test of this board: "
+        "unreadable, changed, or not fitting the others."
+    )
+    lines = [f"- {escape_markdown(fault.where)}: {escape_markdown(fault.what)}" for fault in board.apart]
+    return ["## Set apart", introduction, "\n".join(lines)]

@@ -1,0 +1,85 @@
+"""The board for programs: CSV of the rows, CSV of the pairs, JSON of everything."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Final
+
+from bench.board.table import Board
+from bench.metrics import CellMetrics, Number
+from bench.records import Status
+
+_PLAIN = (
+    *("task", "model", "attack", "defense", "version", "family", "metric"),
+    *(
+        "non_inferior",
+        "mcnemar_p",
+        "mcnemar_p_holm",
+        "n_clean",
+        "n_triggered",
+        "tokens",
+        "clean_samples",
+        "wall_seconds",
+        "verdict",
+        "verdict_p",
+    ),
+)
+_NUMBERS = tuple(name for name, field in CellMetrics.model_fields.items() if field.annotation is Number)
+
+
+def to_csv(board: Board) -> str:
+    """One line a row, every number with ``_low``, ``_high`` and ``_n``; empty where undefined."""
+    cells = [f"cells_{status.value}" for status in Status]
+    header = ["suites", *_PLAIN, "knows", "seeds", *cells, "notes"]
+    header += [f"{name}{suffix}" for name in _NUMBERS for suffix in ("", "_low", "_high", "_n")]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for row in board.rows:
+        line: list[object] = [" ".join(board.suites), *(getattr(row, name) for name in _PLAIN)]
+        line += ["; ".join(row.knows), " ".join(map(str, row.seeds))]
+        line += [row.cells.get(status, 0) for status in Status]
+        line.append("; ".join(f"seed {note.seed} {note.status.value}: {note.reason}" for note in row.notes))
+        for name in _NUMBERS:
+            number = row.numbers.get(name, Number())
+            line += [number.value, number.low, number.high, number.n]
+        writer.writerow(line)
+    return out.getvalue()
+
+
+def to_json(board: Board) -> str:
+    """The table object itself; ``Board.model_validate_json`` reads it back."""
+    return board.model_dump_json(indent=1) + "\n"
+
+
+_OF_PAIR: Final = (
+    *(
+        "blocks",
+        "median",
+        "low",
+        "high",
+        "effect",
+        "wins",
+        "ties",
+        "losses",
+        "p",
+        "p_holm",
+        "p_table",
+        "better",
+        "reason",
+    ),
+)
+
+
+def to_pairs_csv(board: Board) -> str:
+    """One line for each pair of defenses and question (``distance``: |lift|, ``clean``: the clean metric); empty where undefined."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["suites", "one", "other", "question", *_OF_PAIR])
+    for pair in board.analysis.pairs:
+        for question in ("distance", "clean"):
+            found = getattr(pair, question)
+            line = [getattr(found, name) for name in _OF_PAIR]
+            writer.writerow([" ".join(board.suites), pair.one, pair.other, question, *line])
+    return out.getvalue()
