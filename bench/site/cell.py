@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -16,10 +17,10 @@ from bench.site.charts.bars import Bar, rank_bars, share_bars
 from bench.site.charts.detectors import roc_chart
 from bench.site.charts.losses import loss_chart
 from bench.site.content import Content, Place
-from bench.site.diff import Line, diff_lines
+from bench.site.diff import diff_lines
 from bench.site.examples import AttackExamples
 from bench.site.facts import CellFacts, Confusion
-from bench.site.links import cell_link
+from bench.site.links import CELLS, cell_link
 
 MODELS: Final = {"reference": "clean reference", "undefended": "undefended", "defended": "defended"}
 INPUTS: Final = {"clean": "Clean inputs", "triggered": "Inputs with the trigger"}
@@ -93,7 +94,12 @@ SECTIONS: Final[tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]] = (
 
 
 def context(
-    content: Content, record: Record, near: Sequence[Record], before: Record | None, after: Record | None
+    content: Content,
+    record: Record,
+    near: Sequence[Record],
+    before: Record | None,
+    after: Record | None,
+    shown: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything the template asks for.
 
@@ -103,6 +109,7 @@ def context(
         near: the row's other seeds.
         before: the cell before this one in the board's order, if any.
         after: the one after.
+        shown: ``seed`` and ``html`` of the attack's examples, if there are any.
     """
     at, slug = record.coordinates, record.coordinates.slug
     numbers, facts = content.numbers.get(slug, {}), content.facts.get(slug, CellFacts())
@@ -124,7 +131,8 @@ def context(
         "rank_bars": _rank_bars(facts, at),
         "curves": _curves(facts, numbers),
         "inversion": _inversion(record, content.trials.get(slug)),
-        "examples": _examples(content.examples.of(at.task, at.attack)),
+        "examples": shown,
+        "record_file": f"../../{CELLS}/{quote(slug)}.json",
         "timing": content.timings.get(slug, {}),
         "provenance": list(_provenance(record)),
     }
@@ -316,14 +324,9 @@ def _verdict(trial: Trial | None) -> str:
     return f"{words_}, p {words.p_value(trial.p)} against {trial.clean} clean models of other seeds; {named} stands out most"
 
 
-def _examples(found: AttackExamples | None) -> dict[str, Any] | None:
-    if found is None or not found.examples:
-        return None
-    shown: list[dict[str, Any]] = []
-    for example in found.examples:
-        lines: list[Line] = diff_lines(example.before, example.after)
-        shown.append({"example": example, "lines": lines})
-    return {"seed": found.seed, "shown": shown}
+def examples(found: AttackExamples) -> list[dict[str, Any]]:
+    """The examples of one attack with their diffs, for the template ``examples.html``."""
+    return [{"example": example, "lines": diff_lines(example.before, example.after)} for example in found.examples]
 
 
 # ----------------------------------------------------------------------------------------------------------- provenance
@@ -351,16 +354,8 @@ def _provenance(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     cost = record.cost
     tokens = f"{cost.forward_tokens:,} forward, {cost.backward_tokens:,} backward"
     yield "Cost", [("tokens", tokens), ("clean samples", f"{cost.clean_samples:,}")]
-    made = [
-        ("seeds", _json(record.seeds)),
-        ("settings", _json(record.settings)),
-        ("device", record.device),
-        ("packages", ", ".join(f"{k} {v}" for k, v in sorted(record.packages.items()))),
-        ("data digest", record.data_digest),
-    ]
-    yield "Settings", [(k, v) for k, v in made if v and v != "{}"]
-    if record.keys:
-        yield "Keys in the store (codebackdoorbench why KEY)", sorted(record.keys.items())
+    made = [("seeds", _json(record.seeds)), ("device", record.device), ("data digest", record.data_digest)]
+    yield "Seeds and data", [(k, v) for k, v in made if v]
 
 
 def _takes(record: Record, facts: PoisonFacts) -> str:

@@ -20,7 +20,7 @@ from bench.site.charts.looks import Look, looks
 from bench.site.charts.ranks import rank_chart, ranked
 from bench.site.charts.tradeoff import tradeoff
 from bench.site.content import Content, place
-from bench.site.links import cell_link
+from bench.site.links import CELLS, TRADEOFFS, cell_link
 from bench.site.reported import NUMBERS, Reported, of_board
 
 STATUS_LETTERS: Final = {
@@ -29,6 +29,8 @@ STATUS_LETTERS: Final = {
     Status.BLOCKED: "blocked",
     Status.NOT_RUN: "not run",
 }
+ON_FRONT: Final = 1500
+"""Points of the trade-off charts that the front page can hold and still opens at once."""
 PER_CHART: Final = 8
 """Curves that one panel tells apart."""
 
@@ -43,17 +45,19 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Panels or a heat map of one (task, model)."""
+    """The panels of one (task, model)."""
 
     heading: str
     panels: tuple[Panel, ...]
+    page: str = ""
+    """Where the panels stand, if not on the front page."""
 
 
-def first_link(content: Content, row: Row) -> str:
+def first_link(content: Content, row: Row, base: str = f"{CELLS}/") -> str:
     """The page of a row: its first good cell, else its first."""
     records = content.records[place(row)]
     good = next((record for record in records if record.status is Status.OK), records[0])
-    return cell_link(good.coordinates)
+    return cell_link(good.coordinates, base)
 
 
 # ----------------------------------------------------------------------------------------------------------- the table
@@ -113,23 +117,24 @@ def by_model(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def tradeoffs(content: Content, look: Mapping[str, Look]) -> list[Group]:
-    """A panel for each attack, by (task, model)."""
-    groups = []
+    """A panel for each attack, by (task, model); beyond :data:`ON_FRONT` points each group has a page of its own."""
+    groups: list[Group] = []
+    apart = sum(_lift(row) is not None for row in content.board.rows) > ON_FRONT
     for heading, rows in by_model(content.board.rows):
-        panels = []
-        for attack, found in groupby(rows, key=lambda row: row.attack):
-            chart = tradeoff(
-                list(found),
-                look,
-                content.board.margin,
-                lambda row: first_link(content, row),
-                f"Trade-off on {attack}, {heading}",
-            )
-            if chart is not None:
-                panels.append(Panel(attack, chart))
+        name = f"{TRADEOFFS}/{len(groups) + 1}.html" if apart else ""
+        base = f"../{CELLS}/" if apart else f"{CELLS}/"
+        panels = [
+            Panel(attack, chart)
+            for attack, found in groupby(rows, key=lambda row: row.attack)
+            if (chart := _tradeoff(content, list(found), look, base, f"Trade-off on {attack}, {heading}")) is not None
+        ]
         if panels:
-            groups.append(Group(heading, tuple(panels)))
+            groups.append(Group(heading, tuple(panels), name))
     return groups
+
+
+def _tradeoff(content: Content, rows: list[Row], look: Mapping[str, Look], base: str, title: str) -> Markup | None:
+    return tradeoff(rows, look, content.board.margin, lambda row: first_link(content, row, base), title)
 
 
 def legend(look: Mapping[str, Look], content: Content) -> list[tuple[str, Look]]:
@@ -330,6 +335,7 @@ def context(content: Content) -> dict[str, Any]:
         "heat_maps": heat_maps(content),
         "rank_chart": rank_chart(order, "Mean ranks of the defenses with tie groups"),
         "rank_blocks": max((one.rank_blocks for one in board.blocks), default=0),
+        "blocks": sorted(board.blocks, key=lambda one: one.mean_rank is None),
         "few_blocks": stats.MINIMUM_BLOCKS,
         "curves": curve_panels(content),
         "cost_unit": unit(board.rows),

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from bench.records import Coordinates
 
 CELLS = "cells"
+TRADEOFFS = "tradeoff"
 ASSETS = "assets"
 
 

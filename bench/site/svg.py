@@ -12,10 +12,17 @@ def element(name: str, *content: str | Markup, **attributes: object) -> Markup:
 
     ``cls`` becomes ``class``, an underscore a hyphen, a float at most two decimals; an attribute that is ``None`` is left out.
     """
-    parts = [f' {_name(key)}="{escape(_value(value))}"' for key, value in attributes.items() if value is not None]
-    inside = "".join(escape(piece) for piece in content)
-    start = f"<{name}{''.join(parts)}"
-    return Markup(f"{start}>{inside}</{name}>" if inside else f"{start}/>")
+    start = name + "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
+    if not content:
+        return Markup(f"<{start}/>")
+    return Markup(f"<{start}>{''.join(map(escape, content))}</{name}>")
+
+
+def _attribute(key: str, value: object) -> str:
+    name = "class" if key == "cls" else key.replace("_", "-") if "_" in key else key
+    if isinstance(value, float):
+        return f' {name}="{round(value, 2):g}"'
+    return f' {name}="{escape(value)}"'
 
 
 def joined(parts: Iterable[Markup]) -> Markup:
@@ -38,11 +45,3 @@ def picture(
         role="img",
         cls=f"chart {cls}".strip(),
     )
-
-
-def _name(key: str) -> str:
-    return "class" if key == "cls" else key.replace("_", "-")
-
-
-def _value(value: object) -> str:
-    return f"{round(value, 2):g}" if isinstance(value, float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ from bench.records import Record
 from bench.site import cell, index, words
 from bench.site.charts.frame import marker
 from bench.site.content import Content
-from bench.site.links import ASSETS, CELLS, page_name
+from bench.site.links import ASSETS, CELLS, TRADEOFFS, page_name
 
 POLICY: Final = "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src data:; base-uri 'none'; form-action 'none'"
 """Nothing is fetched but the site's own files; ``file:`` because some browsers give a local page no origin of its own."""
@@ -81,10 +81,8 @@ def write_pages(content: Content, folder: Path) -> Path:
         front = folder / "index.html"
         shown = index.context(content) | {"definitions": list(definitions(content)), "root": ""}
         _write(front, environment().get_template("index.html").render(shown))
-        kept = _write_cells(content, folder / CELLS)
-        for path in (folder / CELLS).glob("*.html"):
-            if path.name not in kept:
-                path.unlink()
+        _keep(folder / CELLS, _write_cells(content, folder / CELLS))
+        _keep(folder / TRADEOFFS, _write_tradeoffs(content, shown, folder))
     except OSError as error:
         raise StoreError(f"the site cannot be written to {folder}: {error}. Choose another folder.") from error
     return front
@@ -106,15 +104,48 @@ def _write_cells(content: Content, folder: Path) -> set[str]:
         (record, content.records[at]) for at in content.rows() for record in content.records[at]
     ]
     kept = set()
+    written = _examples(content)
     for place, (record, row) in enumerate(ordered):
         before = ordered[place - 1][0] if place else None
         after = ordered[place + 1][0] if place + 1 < len(ordered) else None
         near = [one for one in row if one is not record]
-        shown: dict[str, Any] = cell.context(content, record, near, before, after) | {"root": "../"}
+        shown: dict[str, Any] = cell.context(content, record, near, before, after, written.get(_attack(record)))
+        shown["root"] = "../"
         name = page_name(record.coordinates)
         _write(folder / name, template.render(shown))
         kept.add(name)
     return kept
+
+
+def _write_tradeoffs(content: Content, front: Mapping[str, Any], folder: Path) -> set[str]:
+    """Pages for the panels that the front page cannot hold."""
+    template = environment().get_template("tradeoff.html")
+    apart = [group for group in front["tradeoffs"] if group.page]
+    for group in apart:
+        (folder / group.page).parent.mkdir(exist_ok=True)
+        _write(folder / group.page, template.render(group=group, content=content, legend=front["legend"], root="../"))
+    return {group.page.rpartition("/")[2] for group in apart}
+
+
+def _keep(folder: Path, names: set[str]) -> None:
+    """Remove the pages of earlier boards."""
+    for path in folder.glob("*.html"):
+        if path.name not in names:
+            path.unlink()
+
+
+def _attack(record: Record) -> tuple[str, str]:
+    return record.coordinates.task, record.coordinates.attack
+
+
+def _examples(content: Content) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rendered once for each attack, since all its cells show them."""
+    template = environment().get_template("examples.html")
+    return {
+        (one.task, one.attack): {"seed": one.seed, "html": Markup(template.render(shown=cell.examples(one)))}
+        for one in content.examples.attacks
+        if one.examples
+    }
 
 
 def _write(path: Path, text: str) -> None:

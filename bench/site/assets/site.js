@@ -75,11 +75,14 @@ function cells(td, row) {
   }
 }
 
+/* What tells rows apart beside attack and defense: task, model, or neither. */
+const WHERE = [];
+
 const COLUMNS = [
   { title: "defense", lead: true, text: (r) => `${r.defense} ${r.family}`, sort: (r) => r.defense,
     fill: (td, r) => td.replaceChildren(link(r.defense, r.link, "name"), make("span", "ci two", r.version === null ? r.family : `${r.family} · v${r.version}`)) },
   { title: "attack", text: (r) => `${r.attack} ${r.task} ${r.model}`,
-    fill: (td, r) => td.replaceChildren(r.attack, make("span", "ci two", `${r.task} · ${r.model}`)) },
+    fill: (td, r) => td.replaceChildren(r.attack, make("span", "ci two", WHERE.map((axis) => r[axis]).join(" · "))) },
   { title: "knows", wide: true, text: (r) => r.knows.join(" ") || "nothing",
     fill: (td, r) => td.replaceChildren(...(r.knows.length ? r.knows.map((k) => make("span", "badge", k)) : [make("span", "badge none", "nothing")])) },
   { title: "clean", cls: "n", value: "clean",
@@ -128,6 +131,7 @@ function column(one) {
 
 function showBoard() {
   const rows = JSON.parse(document.getElementById("rows").textContent);
+  WHERE.push(...["task", "model"].filter((axis) => new Set(rows.map((row) => row[axis])).size > 1));
   // An undefined number stands last in either direction.
   const last = (sign) => (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : sign * (a - b));
   DataTable.type("number-last", { order: { asc: last(1), desc: last(-1) } });

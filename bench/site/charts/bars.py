@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Final
 
 from markupsafe import Markup
 
 from bench.metrics import Number
 from bench.site import words
 from bench.site.facts import Ranks
-from bench.site.svg import element, picture
+from bench.site.svg import element, joined, picture
+
+_WIDTH: Final = 480.0
+_LEFT: Final = 128.0
+_RIGHT: Final = 96.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,31 +33,39 @@ def share_bars(bars: Sequence[Bar], title: str) -> Markup | None:
     known = [bar for bar in bars if bar.number.value is not None]
     if not known:
         return None
-    width, left, right, row = 480.0, 128.0, 96.0, 27.0
+    width, left, row = _WIDTH, _LEFT, 27.0
     height = row * len(known) + 26
-
-    def across(share: float) -> float:
-        return left + min(max(share, 0.0), 1.0) * (width - left - right)
-
-    parts = []
-    for tick in (0, 25, 50, 75, 100):
-        x = across(tick / 100)
-        parts.append(element("line", x1=x, x2=x, y1=4, y2=height - 20, cls="grid"))
-        parts.append(element("text", f"{tick}", x=x, y=height - 6, cls="tick middle"))
+    parts = [_ticks(height)]
     for place, bar in enumerate(known):
         y, number = row * (place + 0.5) + 4, bar.number
         assert number.value is not None
         parts.append(element("text", bar.name, x=left - 10, y=y + 4, cls="name end"))
         parts.append(
             element(
-                "rect", x=left, y=y - 7, width=max(across(number.value) - left, 0.5), height=14, cls=f"bar {bar.cls}"
+                "rect", x=left, y=y - 7, width=max(_across(number.value) - left, 0.5), height=14, cls=f"bar {bar.cls}"
             )
         )
         if number.low is not None and number.high is not None:
-            parts.append(element("line", x1=across(number.low), x2=across(number.high), y1=y, y2=y, cls="whisker ink"))
+            parts.append(
+                element("line", x1=_across(number.low), x2=_across(number.high), y1=y, y2=y, cls="whisker ink")
+            )
         parts.append(element("text", f"{words.value(number)} %", x=width - 4, y=y + 4, cls="name end"))
     told = "; ".join(f"{bar.name} {words.percent(bar.number)} %" for bar in known)
     return picture(width, height, title, told, parts, "bars")
+
+
+def _across(share: float) -> float:
+    return _LEFT + min(max(share, 0.0), 1.0) * (_WIDTH - _LEFT - _RIGHT)
+
+
+@cache
+def _ticks(height: float) -> Markup:
+    parts = []
+    for tick in (0, 25, 50, 75, 100):
+        x = _across(tick / 100)
+        parts.append(element("line", x1=x, x2=x, y1=4, y2=height - 20, cls="grid"))
+        parts.append(element("text", f"{tick}", x=x, y=height - 6, cls="tick middle"))
+    return joined(parts)
 
 
 def rank_bars(ranks: Ranks, title: str) -> Markup:

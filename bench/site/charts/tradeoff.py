@@ -55,6 +55,7 @@ def tradeoff(
     )
     best = front(shown)
     parts = [*frame.background(), *_guides(frame, shown, margin), *_front_lines(frame, best)]
+    shown = sorted(shown, key=lambda row: row.family == "none")  # an open ring, drawn last, hides nothing
     for row in shown:
         parts += frame.cross(row.numbers["lift"], row.numbers["clean"], look[row.defense].colour)
     parts += [_point(frame, row, look[row.defense], link(row), row in best) for row in shown]
@@ -104,6 +105,5 @@ def _point(frame: Frame, row: Row, look: Look, href: str, best: bool) -> Markup:
         f"clean {words.metric_name(row.metric)} {words.percent(clean)}" + (", on the front" if best else "")
     )
     ring = (element("circle", cx=x, cy=y, r=8.5, cls="ring"),) if best else ()
-    hollow = " hollow" if row.family == "none" else ""
-    mark = marker(look.shape, x, y, f"{look.colour}{hollow}", text)
+    mark = marker(look.shape, x, y, f"{look.colour} open" if row.family == "none" else look.colour, text)
     return element("a", *ring, mark, href=href, aria_label=text, data_d=row.defense, cls="point")
