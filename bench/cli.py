@@ -70,6 +70,10 @@ def run(
     results: ResultsOption = DEFAULT_RESULTS,
     plugin: PluginsOption = None,
     only: OnlyOption = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster to run on ('auto', 'local', HOST:PORT); docs/cluster.md."),
+    ] = None,
 ) -> None:
     """Run a suite, or what is missing of it, and print its board."""
     from bench.finished import Question, show_finished
@@ -80,7 +84,7 @@ def run(
         return
     from bench.running import run_suite
 
-    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], chosen))
+    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], chosen, ray))
 
 
 @app.command()

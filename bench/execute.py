@@ -69,7 +69,7 @@ class Run:
 
     def __init__(self, stages: Mapping[str, Stage], store: Store, watch: Callable[[Event], None]) -> None:
         self._stages = stages
-        self._store = store
+        self.store = self._store = store
         self._watch = watch
         self.report = Report()
 
@@ -181,13 +181,17 @@ class Run:
                 ready.append(stage)
             else:
                 left.append(stage)
-        ready.sort(key=lambda s: -self._weight(s))
+        ready = self.by_weight(ready)
         free = max(0, jobs - len(running))
         for stage in ready[:free]:
             self._watch(Event("start", stage))
             running[pool.schedule(_work, args=(stage,), timeout=seconds)] = stage
         order = {key: i for i, key in enumerate(self._stages)}
         return sorted([*left, *ready[free:]], key=lambda s: order[s.key])
+
+    def by_weight(self, stages: Sequence[Stage]) -> list[Stage]:
+        """What most tokens hang on first; parents before children, since what hangs on a child hangs on its parents too."""
+        return sorted(stages, key=lambda s: -self._weight(s))
 
     def _weight(self, stage: Stage) -> int:
         """Critical path first: how many tokens hang on this stage, itself included."""

@@ -73,7 +73,7 @@ class Question:
         trees = [_tree(path) for path in named]
         if any(tree is None for tree in trees) or _foreign_plugins():
             return None
-        parts += [trees, _sources(), _installed(), sys.version, platform.platform(), _devices()]
+        parts += [trees, source_digests(), _installed(), sys.version, platform.platform(), _devices()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -111,7 +111,7 @@ def _tree(root: Path) -> list[Any] | None:
     return found
 
 
-def _sources() -> list[list[str]]:
+def source_digests() -> list[list[str]]:
     """Path and sha256 of every source file of the harness and its plugins."""
     found = []
     for package in PACKAGES:

@@ -124,9 +124,15 @@ def _cells(graphs: Sequence[CellGraph]) -> str:
 
 
 def execute(
-    suite: Suite, graphs: Sequence[CellGraph], registry: Registry, store: Store, jobs: int, console: Console
+    suite: Suite,
+    graphs: Sequence[CellGraph],
+    registry: Registry,
+    store: Store,
+    jobs: int,
+    console: Console,
+    ray: str | None = None,
 ) -> Report:
-    """Run what is missing of some cells, with progress shown."""
+    """Run what is missing of some cells, with progress shown; on the Ray cluster at ``ray`` where that is given."""
     stages = merge(graphs)
     store.sweep()
     run = Run(stages, store, lambda event: watcher(event))
@@ -136,6 +142,10 @@ def execute(
     )
     with Watcher(console, len(stages), known) as watcher:
         try:
+            if ray is not None:
+                from bench.ray_execution import run_on_cluster
+
+                return run_on_cluster(run, registry, ray, suite.stage_seconds)
             if jobs > 1 or suite.stage_seconds is not None:
                 return run.pool(registry, jobs, suite.stage_seconds)
             return run.here(registry, show=False)
@@ -155,11 +165,12 @@ def run_suite(
     results: Path,
     files: Sequence[Path],
     only: Mapping[str, Sequence[str]],
+    ray: str | None = None,
 ) -> int:
     """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
     suite = joined(load_suite(name), files)
     question = Question(suite_file(name), store_root, results, files, only)
-    return _run(suite, jobs, store_root, results / suite.name, files, only, question)
+    return _run(suite, jobs, store_root, results / suite.name, files, only, question, ray)
 
 
 def _run(
@@ -170,6 +181,7 @@ def _run(
     files: Sequence[Path],
     only: Mapping[str, Sequence[str]],
     question: Question | None = None,
+    ray: str | None = None,
 ) -> int:
     from bench.board import publish
 
@@ -178,7 +190,7 @@ def _run(
     graphs = graphs_of(suite, registry, only)
     store = Store(store_root)
     started = time.monotonic()
-    report = execute(suite, graphs, registry, store, jobs, console)
+    report = execute(suite, graphs, registry, store, jobs, console, ray)
     target = ResultsFolder(folder)
     records = export(graphs, report, store, target, suite.name)
     told = Console(record=True)

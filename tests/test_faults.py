@@ -52,7 +52,7 @@ def stand_ins() -> Iterator[None]:
     """Stand-in stages; and the harness's own source, which test_finished looks after, is not read a thousand times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "STAGES", dict.fromkeys(("data", "train", "repair"), _fill))
-        for name in ("_sources", "_installed", "_foreign_plugins"):
+        for name in ("source_digests", "_installed", "_foreign_plugins"):
             patch.setattr(finished, name, list)
         yield
 
