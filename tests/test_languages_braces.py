@@ -143,6 +143,8 @@ def test_c_name_used_before_an_inner_declaration_is_the_outer_one() -> None:
         "int f(void) { typedef int v; v x; }",
         "int f(void) { int v; QLIST_FOREACH(x, y, v) { } }",
         "int v; int f(void) { return v; }",
+        "int f(int a, flag ieee v) { return a + v; }",  # a word that the parser skips: which is the name?
+        "int f(void) { flag ieee v; return v; }",
     ],
 )
 def test_c_names_that_cannot_be_followed_are_not_offered(text: str) -> None:

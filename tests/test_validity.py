@@ -117,6 +117,7 @@ def test_only_c_is_asked_to_compile_with_gcc(language: str) -> None:
     assert judge(DeadStatement(language), sample(text, language)).compiles is None
 
 
+METHOD = "def f(v):\n    class C:\n        def v(self):\n            return (v)\n    return C\n"
 BOUND = "def f(x):\n    y = 1\n    return x + y\n"
 
 
@@ -131,6 +132,9 @@ BOUND = "def f(x):\n    y = 1\n    return x + y\n"
         (swap("x", "z"), "def g(a):\n    return a + x\n", False),  # a name of the module's
         # Beside other.f(a=a) the parameter a was not sure to be renameable; beside no other f it is.
         (FunctionName("testo_init"), "def f(a):\n    return other.f(a=a)\n", True),
+        # A class has an attribute called as a variable around it, which a method reads: the rename parts the two.
+        (swap("(v)", "(z)"), METHOD, True),
+        (swap("def v", "def z"), METHOD, False),
         (put("# boom\n"), BOUND, None),
         (swap("1", "2"), BOUND, None),
     ],

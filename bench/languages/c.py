@@ -48,7 +48,7 @@ class _CWalk(BraceWalk):
         external = any(c.type == "storage_class_specifier" and self.text(c) == "extern" for c in node.named_children)
         others = [child for child in node.named_children if child not in declarators]
         for declarator in reversed(declarators):
-            self.declare(declarator, scope, fixed=external)
+            self.declare(declarator, scope, fixed=external or _misread(node))
         self.push(others, scope)
 
     def declare(
@@ -85,7 +85,7 @@ class _CWalk(BraceWalk):
     def parameter(self, node: Node, scope: Scope) -> None:
         declarator = node.child_by_field_name("declarator")
         if declarator is not None:
-            self.declare(declarator, scope, prototype_only=False)
+            self.declare(declarator, scope, fixed=_misread(node), prototype_only=False)
         self.push([child for child in node.named_children if child != declarator], scope)
 
     def function_definition(self, node: Node, scope: Scope) -> None:
@@ -186,6 +186,11 @@ class _CWalk(BraceWalk):
     def operand(self, node: Node, scope: Scope) -> None:
         symbol = node.child_by_field_name("symbol")
         self.push([child for child in node.named_children if child != symbol], scope)
+
+
+def _misread(declaration: Node) -> bool:
+    """Did the parser skip a word of it? Then it is unsure which is the name (``flag ieee STATUS_PARAM``: a macro stands last)."""
+    return declaration.has_error and any(child.is_error for child in declaration.named_children)
 
 
 def _holds_name(node: Node) -> bool:

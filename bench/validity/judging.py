@@ -186,10 +186,18 @@ def _symbols(text: str) -> list[list[str]] | None:
     rows: list[list[str]] = []
     while tables:
         table = tables.pop(0)
-        facts = (
-            f"{s.is_parameter():d}{s.is_local():d}{s.is_free():d}{s.is_global():d}{s.is_imported():d}"
-            for s in table.get_symbols()
-        )
-        rows.append(sorted(facts))
+        rows.append(sorted(fact for symbol in table.get_symbols() for fact in _facts(table, symbol)))
         tables += table.get_children()
     return rows
+
+
+def _facts(table: symtable.SymbolTable, symbol: symtable.Symbol) -> list[str]:
+    """What a symbol is in its scope, names aside; empty for what a class only passes on to its methods.
+
+    In a class one symbol may stand for two things, an attribute of the class and a variable of a function around it that a method
+    reads. A rename of either parts them, and both stay what they were; the method's own scope tells of the variable.
+    """
+    if table.get_type() == "class" and symbol.is_free():
+        return []
+    flags = (symbol.is_parameter(), symbol.is_local(), symbol.is_free(), symbol.is_global(), symbol.is_imported())
+    return ["".join(f"{flag:d}" for flag in flags)]
