@@ -1,0 +1,389 @@
+"""The site says what the board says, shows what comes from outside and never runs it, and is the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from bench.board.blocks import BlockSummary
+from bench.errors import DataError
+from bench.manifest import ManifestRow, sha256
+from bench.metrics import Number
+from bench.poisoning import Poisoned
+from bench.samples import Edit, Sample
+from bench.site import site_of_folder
+from bench.site.charts.cost import spent, unit
+from bench.site.charts.looks import looks
+from bench.site.charts.ranks import rank_chart, ranked, tie_bars
+from bench.site.charts.tradeoff import front
+from bench.site.content import Content
+from bench.site.diff import diff_lines
+from bench.site.examples import Examples, choose, collect_examples, read_examples, write_examples
+from bench.site.facts import roc_points
+from bench.site.index import ON_FRONT, heat_maps, reported_lines, table_rows, tradeoffs
+from bench.site.reported import read_reported
+from bench.site.scale import linear, logarithmic, round_ticks
+from bench.site.start import write_start
+from bench.site.svg import element, picture
+from bench.site.words import p_value, percent, points
+from bench.site.write import POLICY, write_pages
+from bench.store import Store
+from tests.site_toys import EXAMPLES, FAMILIES, SCRIPT, content, record, records, results, site
+
+
+@pytest.fixture(scope="module")
+def toy() -> Content:
+    return content()
+
+
+@pytest.fixture(scope="module")
+def pages(toy: Content, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pages(toy, tmp_path_factory.mktemp("site")).parent
+
+
+def row_of(toy: Content, defense: str, attack: str = "renaming"):  # type: ignore[no-untyped-def]
+    return next(row for row in table_rows(toy) if (row["defense"], row["attack"]) == (defense, attack))
+
+
+def cell_page(pages: Path, defense: str, attack: str = "renaming") -> str:
+    return (pages / "cells" / f"{record(defense, attack).coordinates.slug}.html").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_the_table_holds_the_boards_numbers_in_per_cent(toy: Content) -> None:
+    row = row_of(toy, "elibadcode")
+    assert row["asr"][0] == pytest.approx(10.0)
+    assert row["reference"][0] == pytest.approx(10.0)
+    assert row["lift"][0] == 0.0
+    assert row["clean"][0] == pytest.approx(76.0)
+    assert row["delta"][0] == pytest.approx(-4.0)
+    assert row_of(toy, "none")["lift"][0] == pytest.approx(80.0)
+
+
+def test_rows_on_clean_models_stand_last_and_have_no_lift(toy: Content) -> None:
+    rows = table_rows(toy)
+    attacked = [row["attack"] != "none" for row in rows]
+    assert attacked == sorted(attacked, reverse=True)
+    assert all(row["lift"] is None for row in rows if row["attack"] == "none")
+
+
+def test_a_cell_of_one_seed_has_the_rows_numbers_and_several_seeds_each_their_own() -> None:
+    found = [record("none", "renaming", seed) for seed in (0, 1)] + [record("elibadcode", "renaming")]
+    toy = content(found)
+    alone = record("elibadcode", "renaming").coordinates.slug
+    assert toy.numbers[alone] == toy.rows()["defect_detection", "tiny", "renaming", "elibadcode"].numbers
+    for seed in (0, 1):
+        asr = toy.numbers[record("none", "renaming", seed).coordinates.slug]["asr"]
+        assert (asr.value, asr.n) == (pytest.approx(0.9), 20)
+
+
+def test_confusion_counts_every_input_once(toy: Content) -> None:
+    facts = toy.facts[record("elibadcode", "renaming").coordinates.slug]
+    found = {(one.inputs, one.model): one for one in facts.confusions}
+    assert found["clean", "undefended"].classes == (0, 1)
+    assert found["clean", "undefended"].counts == ((0, 0, 0), (10, 40, 0))
+    assert found["clean", "defended"].counts == ((0, 0, 0), (12, 38, 0))
+    assert found["triggered", "undefended"].counts == ((10, 0, 0), (18, 2, 0))
+    assert found["triggered", "defended"].counts == ((9, 1, 0), (2, 18, 0))
+
+
+def test_a_perfect_filter_has_a_perfect_curve_and_its_own_decision_on_it(toy: Content) -> None:
+    curve = toy.facts[record("spectral_signatures", "renaming").coordinates.slug].curves[0]
+    assert (0.0, 1.0) in curve.points
+    assert curve.decision == (0.0, 1.0)
+
+
+def test_a_curve_keeps_both_ends_however_many_points_it_had() -> None:
+    draws = np.random.default_rng(0).normal(size=(2, 3000))
+    found = roc_points(draws[0], draws[1] + 1)
+    assert len(found) <= 60
+    assert found[0] == (0.0, 0.0)
+    assert found[-1] == (1.0, 1.0)
+    assert roc_points(np.array([]), np.array([1.0])) == ()
+
+
+def test_the_front_is_what_no_other_defense_beats(toy: Content) -> None:
+    rows = [row for row in toy.board.rows if row.attack == "renaming"]
+    # elibadcode: lift 0 at 76 %; none: lift 80 at 80 %; the others are worse than elibadcode in both or in one, better in none.
+    assert {row.defense for row in front(rows)} == {"elibadcode", "none"}
+
+
+def test_the_heat_map_says_failed_where_a_cell_failed(toy: Content) -> None:
+    (found,) = heat_maps(toy)
+    assert found["attacks"] == ["dead_code", "renaming"]
+    lines = {name: (cells, mean) for name, cells, mean in found["lines"]}
+    assert [cell["text"] for cell in lines["onion"][0]] == ["+20.0", "failed"]
+    assert lines["onion"][1] == "–"
+    assert [cell["cls"] for cell in lines["none"][0]] == ["h4", "h4"]
+    assert lines["elibadcode"] == (lines["elibadcode"][0], "0.0")
+
+
+def test_cost_is_the_mean_over_attacks_that_both_have(toy: Content) -> None:
+    rows = [row for row in toy.board.rows if row.attack != "none"]
+    assert unit(toy.board.rows) == "tokens"
+    found = {one.defense: one for one in spent(rows, "tokens")}
+    assert found["elibadcode"].effect == pytest.approx(-0.8)
+    assert (found["elibadcode"].attacks, found["onion"].attacks) == (2, 1)
+    assert found["onion"].cost == 5000
+
+
+def test_groups_of_the_rank_diagram_join_those_that_share_a_letter() -> None:
+    blocks = [
+        BlockSummary(defense=name, blocks=9, mean_rank=rank, rank_low=rank - 1, rank_high=rank + 1, group=group)
+        for name, rank, group in (("x", 1.5, "a"), ("y", 2.0, "ab"), ("z", 3.0, "b"), ("w", 4.0, "(27)"))
+    ]
+    found = ranked([*blocks, BlockSummary(defense="unranked", blocks=1)])
+    assert [one.defense for one in found] == ["x", "y", "z", "w"]
+    assert tie_bars(found) == [("a", [0, 1]), ("b", [1, 2])]
+    assert "not told apart: x, y" in str(rank_chart(found, "ranks"))
+    assert rank_chart([], "ranks") is None
+
+
+def test_many_points_go_to_pages_of_their_own(toy: Content, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert ON_FRONT > 100
+    assert [group.page for group in tradeoffs(toy, looks(toy.board.rows))] == [""]
+    monkeypatch.setattr("bench.site.index.ON_FRONT", 3)
+    page = write_pages(toy, tmp_path)
+    assert 'href="tradeoff/1.html"' in page.read_text(encoding="utf-8")
+    apart = (tmp_path / "tradeoff" / "1.html").read_text(encoding="utf-8")
+    assert 'href="../cells/defect_detection-tiny-renaming-none-s0.html"' in apart
+
+
+def test_ticks_are_round() -> None:
+    assert round_ticks(0, 10) == (0, 2, 4, 6, 8, 10)
+    assert round_ticks(-0.3, 1.1, 3) == (0.0, 0.5, 1.0)
+    assert linear([70, 80]).ticks[0] % 2.5 == 0
+    assert {1e3, 1e4, 1e5} <= set(logarithmic([900, 2e5]).ticks)
+    assert logarithmic([50]).place(50) == pytest.approx(0.5)
+
+
+def test_words() -> None:
+    assert points(-0.0001) == "0.0"
+    assert points(-0.011, signed=True) == "−1.1"
+    assert percent(Number(value=0.802, low=0.773, high=0.829)) == "80.2 [77.3, 82.9]"
+    assert percent(None) == "–"
+    assert p_value(0.0000012) == "1.2 × 10⁻⁶"
+
+
+# ---------------------------------------------------------------------------------------------------------------- diff
+
+
+def test_a_changed_name_is_marked_alone() -> None:
+    lines = diff_lines("def a(x):\n    return x\n", "def b(x):\n    return x\n")
+    assert [(line.sign, line.before, line.after) for line in lines] == [("-", 1, None), ("+", None, 1), (" ", 2, 2)]
+    assert lines[0].pieces == (("def ", False), ("a", True), ("(x):", False))
+    assert lines[1].pieces == (("def ", False), ("b", True), ("(x):", False))
+
+
+def test_an_inserted_line_is_marked_whole_and_far_lines_are_left_out() -> None:
+    before = "\n".join(f"line{i}" for i in range(40))
+    lines = diff_lines(before, before.replace("line20", "assert True\nline20"))
+    assert [line.sign for line in lines] == ["…", " ", " ", " ", "+", " ", " ", " ", "…"]
+    assert lines[0].pieces[0][0] == "17 unchanged lines"
+    assert lines[4].pieces == (("assert True", True),)
+
+
+def test_characters_that_do_not_print_are_spelled_out() -> None:
+    (removed, added) = diff_lines("x = 1", "x\u200b = 1")
+    assert removed.sign == "-"
+    assert "\\u200b" in "".join(text for text, _ in added.pieces)
+
+
+# ------------------------------------------------------------------------------------------------------------- escaping
+
+
+class Tags(HTMLParser):
+    """The scripts of a page, and every attribute that would run one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[dict[str, str | None]] = []
+        self.bad: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "script":
+            self.scripts.append(dict(attrs))
+        self.bad += [name for name, _ in attrs if name.startswith("on") or name == "style"]
+        self.bad += [v for name, v in attrs if name in ("href", "src") and v and v.startswith("javascript:")]
+
+
+def test_names_and_programs_never_become_markup(pages: Path) -> None:
+    for page in pages.rglob("*.html"):
+        tags = Tags(page.read_text(encoding="utf-8"))
+        assert not tags.bad, page
+        for script in tags.scripts:
+            assert script.get("type") == "application/json" or str(script.get("src")).startswith(
+                ("assets/", "../assets/")
+            )
+
+
+def test_names_and_programs_are_shown(pages: Path) -> None:
+    shown = "&lt;script&gt;window.hit = 1&lt;/script&gt;"
+    assert shown in (pages / "index.html").read_text(encoding="utf-8")
+    page = cell_page(pages, "elibadcode")
+    assert page.count(shown) >= 4  # the trigger's description, an inverted token, and the program twice
+    assert shown in cell_page(pages, SCRIPT)
+    assert shown in cell_page(pages, "onion")  # the reason and the traceback of a failure
+
+
+def test_the_data_of_the_table_cannot_end_its_element(pages: Path) -> None:
+    text = (pages / "index.html").read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="rows">(.*?)</script>', text, re.DOTALL)
+    assert data is not None
+    assert "<" not in data[1]
+    assert {row["defense"] for row in json.loads(data[1])} == set(FAMILIES)
+
+
+def test_every_page_forbids_the_network(pages: Path) -> None:
+    assert "default-src 'none'" in POLICY
+    for page in pages.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert 'http-equiv="Content-Security-Policy"' in text
+        assert not re.search(r'(?:src|href)="(?:https?:)?//', text.replace('href="https://doi.org/', "")), page
+
+
+def test_svg_escapes_text_and_attributes() -> None:
+    made = str(picture(1, 1, SCRIPT, SCRIPT, [element("a", SCRIPT, href='"><script>')]))
+    assert "<script" not in made
+    assert "&lt;script&gt;window.hit" in made
+    assert element("circle", cx=1.23456, cls="a b", data_d=None) == '<circle cx="1.23" class="a b"/>'
+
+
+# ---------------------------------------------------------------------------------------------------------------- pages
+
+
+def test_a_page_for_each_cell_and_none_for_others(pages: Path, toy: Content, tmp_path: Path) -> None:
+    wanted = {f"{one.coordinates.slug}.html" for one in records()}
+    assert {page.name for page in (pages / "cells").iterdir()} == wanted
+    write_pages(toy, tmp_path)
+    (tmp_path / "cells" / "gone.html").write_text("old", encoding="utf-8")
+    write_pages(toy, tmp_path)
+    assert {page.name for page in (tmp_path / "cells").iterdir()} == wanted
+
+
+def test_links_between_pages_lead_somewhere(pages: Path) -> None:
+    for page in pages.rglob("*.html"):
+        for target in re.findall(r'(?:href|src)="([^"#:]+?)(?:#[^"]*)?"', page.read_text(encoding="utf-8")):
+            if "board." in target or target.endswith(".json"):  # beside the site, in the results folder
+                continue
+            assert (page.parent / unquote(target)).exists(), (page.name, target)
+
+
+def test_a_cells_page_has_its_command_badges_and_diff(pages: Path) -> None:
+    page = cell_page(pages, "elibadcode")
+    assert "codebackdoorbench cell --suite toy --attack renaming --defense &#39;elibadcode&#39; --seed 0" in page
+    assert '<span class="badge">200 clean samples</span>' in page
+    assert "<del>old</del>" in page
+    assert "<ins>testo_init</ins>" in page
+    assert "From seed 1" in page
+    assert '<code class="token hit">rb</code>' in page
+
+
+def test_a_failed_cell_says_why_and_shows_no_numbers(pages: Path) -> None:
+    page = cell_page(pages, "onion")
+    assert "This cell has no numbers" in page
+    assert "stage screen: ValueError" in page
+    assert "Every number" not in page
+
+
+def test_the_same_records_give_the_same_bytes(pages: Path, tmp_path: Path) -> None:
+    site(tmp_path)
+    for page in sorted(pages.rglob("*.html")):
+        assert page.read_bytes() == (tmp_path / page.relative_to(pages)).read_bytes(), page
+
+
+def test_reported_numbers_stand_beside_ours_and_only_where_they_belong(toy: Content, pages: Path) -> None:
+    (line,) = reported_lines(toy)
+    assert line["reported"].value == "99.5"
+    assert [text for _, text, _ in line["ours"]] == [
+        percent(toy.rows()[("defect_detection", "tiny", "renaming", "none")].numbers["asr"])
+    ]
+    assert "Reported beside reproduced" in (pages / "index.html").read_text(encoding="utf-8")
+
+
+def test_without_reported_numbers_there_is_no_section(tmp_path: Path) -> None:
+    assert read_reported(tmp_path / "reported.yaml") == ()
+    (tmp_path / "reported.yaml").write_text("- {paper: X, task: t, attack: a, value: 1}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"reported\.yaml, entry 0 → metric"):
+        read_reported(tmp_path / "reported.yaml")
+
+
+# -------------------------------------------------------------------------------------------------------------- examples
+
+
+def poisoned() -> Poisoned:
+    """Two programs with the name changed: a short one and a longer one."""
+    manifest, samples = [], []
+    for name, lines in (("a", 2), ("b", 9)):
+        before = f"def {name}(x):\n" + "    x += 1\n" * (lines - 1)
+        edit = Edit(4, 5, "rb")
+        after = before.replace(f"def {name}", "def rb")
+        samples.append(Sample(name, (after,), "python", 1))
+        manifest.append(ManifestRow(name, "triggered", 0, (edit,), (name,), "draw", 1, sha256(before), sha256(after)))
+    return Poisoned(train=(), triggered=tuple(samples), manifest=tuple(manifest))
+
+
+def test_examples_are_programs_before_and_after_long_enough_first() -> None:
+    found = choose(poisoned())
+    assert [one.id for one in found] == ["b", "a"]
+    assert found[0].before.startswith("def b(x):")
+    assert found[0].after == found[0].before.replace("def b", "def rb")
+
+
+def test_examples_come_from_the_store_once_and_stay(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    text = json.dumps(poisoned().to_json())
+    store.publish("poison", "k" * 64, {"key": "k" * 64}, lambda f: _write(f / "poisoned.json", text))
+    one = record("none", "renaming", keys={"poison": "k" * 64})
+    found = collect_examples([one], store, Examples())
+    assert [example.id for example in found.attacks[0].examples] == ["b", "a"]
+    write_examples(found, tmp_path)
+    assert read_examples(tmp_path) == found
+    # Another machine without the entry keeps what is known, even of another poison stage.
+    elsewhere = record("none", "renaming", keys={"poison": "m" * 64})
+    assert collect_examples([elsewhere], Store(tmp_path / "empty"), found) == found
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def test_examples_that_cannot_be_read_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "examples.json").write_text('{"schema_version": 9}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"examples\.json"):
+        read_examples(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------------- from a folder
+
+
+def test_the_site_is_made_from_the_results_folder_alone(tmp_path: Path, pages: Path) -> None:
+    folder = results(tmp_path / "toy")
+    write_examples(EXAMPLES, folder.root)
+    front = site_of_folder(folder)
+    assert front == folder.root / "site" / "index.html"
+    made = front.parent / "cells" / "defect_detection-tiny-renaming-elibadcode-s0.html"
+    assert "<ins>testo_init</ins>" in made.read_text(encoding="utf-8")
+    assert made.read_text(encoding="utf-8") == cell_page(pages, "elibadcode")
+
+
+def test_the_start_page_lists_boards_and_says_which_have_no_pages(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no results"):
+        write_start(tmp_path)
+    results(tmp_path / "toy")
+    page = write_start(tmp_path)
+    assert "codebackdoorbench site toy" in page.read_text(encoding="utf-8")
+    (tmp_path / "toy" / "site").mkdir()
+    (tmp_path / "toy" / "site" / "index.html").write_text("x", encoding="utf-8")
+    text = write_start(tmp_path).read_text(encoding="utf-8")
+    assert 'href="../toy/site/index.html"' in text
+    assert "15 cells" in text
