@@ -151,6 +151,49 @@ def site(
     make_site(suite, results, store if examples else None, Console())
 
 
+@app.command()
+def verify(
+    what: Annotated[str, typer.Argument(help="A suite that was run, a cell's name, or the path of a record.")],
+    jobs: JobsOption = 0,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginsOption = None,
+    only: OnlyOption = None,
+    flips: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a part's inputs whose outcome may differ.")
+    ] = 0.01,
+    numbers: Annotated[float, typer.Option(min=0, max=1, help="By how much a share or metric may differ.")] = 0.01,
+) -> None:
+    """Run stored cells again in a fresh store and compare what comes out with what is stored."""
+    from bench import verifying
+
+    raise typer.Exit(
+        verifying.verify(
+            what,
+            results,
+            plugin or [],
+            parse_only(only),
+            jobs or os.cpu_count() or 1,
+            Console(),
+            flips=flips,
+            numbers=numbers,
+        )
+    )
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(help="Results folder that takes the cells in, e.g. results/laptop.")],
+    sources: Annotated[list[Path], typer.Argument(help="Results folders of other machines.")],
+) -> None:
+    """Merge results folders of several machines; what does not fit is refused with the reason and shown apart on the board."""
+    from bench.merging import merge_folders
+
+    done, lines = merge_folders(into, sources)
+    for line in lines:
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if done.refused else 0)
+
+
 @app.command("list")
 def list_plugins(plugin: PluginsOption = None) -> None:
     """List every plugin, with the reason where one cannot be imported."""

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
@@ -31,6 +31,9 @@ from bench.pipeline import CellGraph, badges
 from bench.provenance import FILE, Provenance, environment, read_provenance, sha256_of
 from bench.records import Coordinates, Record, Status, StealthFacts
 from bench.store import Store, write_json
+
+APART: Final = "apart.json"
+"""What was refused when results were merged."""
 
 
 class Reading(NamedTuple):
@@ -76,6 +79,7 @@ class ResultsFolder:
         except DataError as error:
             provenance = Provenance()
             faults.append(Fault(where=FILE, what=str(error)))
+        faults += self._refused()
         for path in sorted(self.cells.glob("*.json")):
             found = self._read(path, provenance)
             if isinstance(found, Fault):
@@ -86,6 +90,16 @@ class ResultsFolder:
             told = f": {faults[0]}" if faults else ""
             raise DataError(f"{self.cells} holds no records that can be read{told}; run the suite first")
         return Reading(records, tuple(faults))
+
+    def _refused(self) -> list[Fault]:
+        """What a merge (:mod:`bench.merging`) would not take in."""
+        path = self.root / APART
+        if not path.is_file():
+            return []
+        try:
+            return [Fault.model_validate(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError) as error:
+            return [Fault(where=APART, what=f"it cannot be read: {error}. Delete it and merge again")]
 
     def _read(self, path: Path, provenance: Provenance) -> Record | Fault:
         where = str(path.relative_to(self.root))
@@ -121,6 +135,20 @@ class ResultsFolder:
                 what = f"its {name} ({table.name}) have another sha256 than the record states; run the cell again"
                 return Fault(where=where, what=what, slug=at.slug)
         return record
+
+    def record(self, slug: str) -> Record:
+        """The record of one cell.
+
+        Raises:
+            UnreadableRecord: it is missing or cannot be read; says why.
+        """
+        path = self.cells / f"{slug}.json"
+        if not path.is_file():
+            raise UnreadableRecord("there is no such record")
+        found = self._read(path, known_provenance(self))
+        if isinstance(found, Fault):
+            raise UnreadableRecord(found.what)
+        return found
 
     def tables(self, at: Coordinates) -> dict[str, Path]:
         """Where the tables of a cell lie, by what they hold; a file may be missing."""

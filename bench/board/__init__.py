@@ -122,8 +122,7 @@ def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[s
         if board.curves:
             paths |= {name: folder / name for name in ("curves.png", "curves.svg")}
             write_curves(board.curves, paths["curves.png"], paths["curves.svg"])
-        apart = {fault.slug for fault in board.apart}
-        write_pages([r for r in records if r.coordinates.slug not in apart], board.detections, folder)
+        write_pages(records, board.detections, folder)
     except OSError as error:
         raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error
     return paths
