@@ -45,6 +45,14 @@ def generate(app: Sphinx) -> None:
     write_pages(Registry().discover(), ROOT, Path(app.srcdir) / "plugins")
 
 
+def place_guides(app: Sphinx, page: str, source: list[str]) -> None:
+    """Guides that the start page does not name follow those that it does."""
+    if page == "index":
+        names = set(source[0].splitlines())
+        others = sorted(found for found in app.env.found_docs if "/" not in found and found not in {"index", *names})
+        source[0] = source[0].replace("(others)\n", "".join(f"{name}\n" for name in others))
+
+
 def exists(name: str) -> bool:
     """Is this the dotted name of a module or of something in one (a field of a data class, too)?"""
     parts = name.split(".")
@@ -79,5 +87,6 @@ def unlinked(app: Sphinx, env: object, node: nodes.Element, text: nodes.Element)
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("builder-inited", generate)
+    app.connect("source-read", place_guides)
     app.connect("missing-reference", unlinked)
     return {"parallel_read_safe": True}

@@ -38,7 +38,7 @@ def family_list(family: str, plugins: Sequence[Plugin]) -> str:
             ]
         )
     knows_head = ["may know"] if any(isinstance(plugin, Defense) for plugin in plugins) else []
-    tree = "\n".join(f"   {family}/{plugin.name}" for plugin in plugins)
+    tree = "\n".join(f"   {plugin.name} <{family}/{plugin.name}>" for plugin in plugins)
     parts = [heading(title), said, table(["name", "what it does", *knows_head, "paper"], rows, name="plugins")]
     return "\n\n".join([*parts, f".. toctree::\n   :hidden:\n\n{tree}"]) + "\n"
 

@@ -6,7 +6,6 @@ import difflib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 from bench.contracts import Attack, Defense, Plugin, Supplier, Task, TaskInfo, TaskKind
 from bench.documentation.aligning import realigned
@@ -23,7 +22,6 @@ KINDS = {
     TaskKind.PAIRS: "two programs, a class",
     TaskKind.SEARCH: "a query, ranked programs",
 }
-TITLES = ("clean metric", "Δ", "ASR", "ASR₀", "lift")
 
 
 def of_plugin(
@@ -148,25 +146,19 @@ def _examples(examples: Sequence[Example]) -> Iterator[str]:
 
 def _rows(plugin: Plugin, rows: Sequence[BoardRow]) -> Iterator[str]:
     """Rows of a defense; of an attack or task the undefended ones, since its defenses have pages of their own."""
-    if not isinstance(plugin, Defense):
-        rows = [row for row in rows if row.undefended]
+    defends = isinstance(plugin, Defense)
+    rows = [row for row in rows if defends or row.undefended]
     if not rows:
         yield "No committed board has a row of it."
         return
-    yield f"{cast(str, _SAID[plugin.family if not isinstance(plugin, Defense) else 'defense'])} {_LEGEND}"
-    titles = [
-        "board",
-        "task",
-        "model",
-        "attack",
-        *(["defense"] if isinstance(plugin, Defense) else []),
-        *TITLES,
-        "seeds",
-    ]
+    yield f"{_SAID['defense' if defends else plugin.family]} {_LEGEND}"
+    titles = ["board", "task", "model", "attack", *(["defense"] if defends else []), "clean metric"]
+    titles += [*(["Δ"] if defends else []), "ASR", "ASR₀", "lift", "seeds"]
+    numbers = [name for name in NUMBERS[1:] if defends or name != "clean_delta"]
     body = []
     for row in rows:
-        at = [row.suite, row.task, row.model, row.attack, *([row.defense] if isinstance(plugin, Defense) else [])]
-        shown = [f"{row.metric} {row.shown['clean']}", *(row.shown[name] for name in NUMBERS[1:])]
+        at = [row.suite, row.task, row.model, row.attack, *([row.defense] if defends else [])]
+        shown = [f"{row.metric} {row.shown['clean']}", *(row.shown[name] for name in numbers)]
         body.append([*map(escape, at), *map(escape, shown), str(row.seeds)])
     yield table(titles, body, name="board")
 
