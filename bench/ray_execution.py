@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import platform
 import signal
 import socket
 import time
@@ -24,8 +26,8 @@ from typing import Any
 
 from bench.errors import ConfigError, StoreError
 from bench.execute import RETRIES_AFTER_DEATH, Report, Run, StageFailed, StageLost
-from bench.finished import source_digests
-from bench.jobs import Stage, Workshop
+from bench.jobs import STAGE_VERSIONS, Stage, Workshop
+from bench.pipeline import package_versions
 from bench.plugins import Registry
 from bench.stages import run_stage
 from bench.store import Store, discard
@@ -43,7 +45,7 @@ class Setup:
         token: a file that the driver made in it; a node that does not see it looks at another disk.
         folder: the working folder: relative paths in a suite start there.
         plugins: plugin files outside the tree.
-        sources: digest of the harness's source.
+        versions: see :func:`versions`.
         seconds: most wall seconds of a stage, or ``None``.
     """
 
@@ -51,7 +53,7 @@ class Setup:
     token: str
     folder: str
     plugins: tuple[str, ...]
-    sources: str
+    versions: str
     seconds: float | None
 
 
@@ -67,9 +69,10 @@ class Outcome:
     node: str = ""
 
 
-def sources() -> str:
-    """Digest of the source that this process runs, whatever folder it lies in."""
-    return hashlib.sha256(json.dumps(sorted(digest for _, digest in source_digests())).encode()).hexdigest()
+def versions() -> str:
+    """Digest of what results depend on beside the store: Python, the packages of every key, and the stages' versions."""
+    told = [platform.python_version(), package_versions(), dict(STAGE_VERSIONS)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------ on a node
@@ -92,8 +95,11 @@ def _workshop(setup: Setup) -> Workshop:
             raise StoreError(
                 f"node {node} has no folder {setup.folder}: start the run in a folder that all nodes share"
             )
-        if sources() != setup.sources:
-            raise StoreError(f"node {node} runs another version of the harness than the driver: install the same one")
+        if versions() != setup.versions:
+            raise StoreError(
+                f"node {node} has another Python, other packages or another harness than the driver: "
+                "install the same versions (pip install -c constraints.txt …)"
+            )
         os.chdir(setup.folder)
         registry = Registry().discover()
         for file in setup.plugins:
@@ -201,7 +207,7 @@ def connected(address: str) -> Iterator[Any]:
     ours = not ray.is_initialized()
     try:
         if ours:
-            ray.init(address=address, include_dashboard=None, logging_level="warning")
+            ray.init(address=address, include_dashboard=None, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray cluster answers at {address!r} ({error}). Start one (ray start --head), or see docs/cluster.md"
@@ -236,7 +242,7 @@ def run_on_cluster(run: Run, registry: Registry, address: str, seconds: float | 
                 token=str(token.resolve()),
                 folder=str(Path.cwd()),
                 plugins=tuple(str(path) for path in registry.files()),
-                sources=sources(),
+                versions=versions(),
                 seconds=seconds,
             )
             going = _hand_in(ray, run, setup)

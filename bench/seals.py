@@ -66,7 +66,7 @@ class Seals:
         if self._known is None:
             self._known = self._read()
         seal = self._new.get(name) or self._known.get(name)
-        return bool(seal) and seal_of(folder, seal) == seal
+        return seal is not None and len(seal) > 0 and seal_of(folder, seal) == seal
 
     def save(self) -> None:
         """Write what is new beside what others wrote. A store that cannot be written keeps no seals."""

@@ -31,7 +31,7 @@ def load(path: str | None, revision: str | None = None) -> Published:
         known: dict[str, str] = {}  # 9,000 functions stand in 1.7 million pairs: each is kept once
         with hub.rows(hub.BIGCLONEBENCH, path, revision) as rows_of:
             found = {split: tuple(_hub_pair(split, *row, known) for row in rows) for split, rows in rows_of.items()}
-        return Published("bigclonebench", **found)
+        return Published.of("bigclonebench", found)
     folder = files.folder("bigclonebench", path, FILES)
     programs: dict[str, str] = {}
     for place, row in files.json_lines(folder / "data.jsonl"):
@@ -42,7 +42,7 @@ def load(path: str | None, revision: str | None = None) -> Published:
             raise place.error(f"idx {index} stands in an earlier line already", "Delete one of the two lines.")
         programs[str(index)] = files.program(place, row, "func")
     parts = {split: _pairs(folder / f"{split}.txt", programs) for split in ("train", "valid", "test")}
-    return Published("bigclonebench", **parts)
+    return Published.of("bigclonebench", parts)
 
 
 def _pairs(file: Path, programs: Mapping[str, str]) -> tuple[Sample, ...]:

@@ -52,7 +52,7 @@ def cleaned(data: Published, commits: bool) -> Published:
         parts, counts["commit overlap"] = _apart(parts, lambda s: s.group)
     cluster = clusters(list(_texts(parts)), exact)
     parts, counts["near-duplicates across splits"] = _apart(parts, lambda s: _unordered(cluster[p] for p in s.programs))
-    return replace(data, facts={**data.facts, "cleaned": counts}, **{split: parts[split] for split in ORDER})
+    return replace(Published.of(data.name, parts), facts={**data.facts, "cleaned": counts})
 
 
 def _texts(parts: Parts) -> dict[str, None]:

@@ -37,10 +37,10 @@ def load(path: str | None, revision: str | None = None, language: str = "python"
                 split: tuple(_sample(place, _as_file(row), language, [split, place.line]) for place, row in rows)
                 for split, rows in rows_of.items()
             }
-        return Published("codesearchnet", **found)
+        return Published.of("codesearchnet", found)
     folder = files.folder("codesearchnet", path, FILES)
     parts = {split: _samples(folder / f"{split}.jsonl", language) for split in ("train", "valid", "test")}
-    return Published("codesearchnet", **parts)
+    return Published.of("codesearchnet", parts)
 
 
 def _samples(file: Path, language: str) -> tuple[Sample, ...]:

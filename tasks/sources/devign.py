@@ -42,13 +42,13 @@ def load(source: str, path: str | None, revision: str | None = None) -> Publishe
         taken: dict[int, Place] = {}
         with hub.rows(on_hub, path, revision) as rows_of:
             found = {split: tuple(_hub_sample(source, *row, taken) for row in rows) for split, rows in rows_of.items()}
-        return Published(source, **found)
+        return Published.of(source, found)
     hub.is_hub(on_hub, path, revision)
     folder = files.folder(source, path, FILES)
     rows = files.json_list(folder / "function.json")
     seen: dict[int, Place] = {}
     parts = {split: _split(source, folder / f"{split}.txt", rows, seen) for split in ("train", "valid", "test")}
-    return Published(source, **parts)
+    return Published.of(source, parts)
 
 
 def _split(

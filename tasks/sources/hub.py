@@ -48,9 +48,9 @@ BIGCLONEBENCH = Repository(
 
 def code_search_net(language: str) -> Repository:
     """CodeSearchNet's functions in one language."""
-    columns = ("repository_name", "func_path_in_repository", "func_code_string")
-    columns += ("func_documentation_string", "func_documentation_tokens")
-    return Repository("code-search-net/code_search_net", columns, language)
+    where = ("repository_name", "func_path_in_repository")
+    what = ("func_code_string", "func_documentation_string", "func_documentation_tokens")
+    return Repository("code-search-net/code_search_net", where + what, language)
 
 
 def is_hub(repository: Repository | None, path: str | None, revision: str | None) -> bool:

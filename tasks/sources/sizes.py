@@ -29,6 +29,11 @@ class Published:
     test: Sequence[Sample]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, name: str, parts: Mapping[str, Sequence[Sample]]) -> Published:
+        """From the splits by name."""
+        return cls(name, parts["train"], parts["valid"], parts["test"])
+
 
 def published_alone(**parameters: object) -> None:
     """Refuse parameters that the embedded data have no use for.
