@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -26,7 +27,7 @@ from bench.site.content import Content
 from bench.site.diff import diff_lines
 from bench.site.examples import Examples, choose, collect_examples, read_examples, write_examples
 from bench.site.facts import roc_points
-from bench.site.index import ON_FRONT, heat_maps, reported_lines, table_rows, tradeoffs
+from bench.site.index import FIELDS, ON_FRONT, heat_maps, reported_lines, table_rows, tradeoffs
 from bench.site.reported import read_reported
 from bench.site.scale import linear, logarithmic, round_ticks
 from bench.site.start import write_start
@@ -47,8 +48,12 @@ def pages(toy: Content, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pages(toy, tmp_path_factory.mktemp("site")).parent
 
 
-def row_of(toy: Content, defense: str, attack: str = "renaming"):  # type: ignore[no-untyped-def]
-    return next(row for row in table_rows(toy) if (row["defense"], row["attack"]) == (defense, attack))
+def told(toy: Content) -> list[dict[str, Any]]:
+    return [dict(zip(FIELDS, row, strict=True)) for row in table_rows(toy)]
+
+
+def row_of(toy: Content, defense: str, attack: str = "renaming") -> dict[str, Any]:
+    return next(row for row in told(toy) if (row["defense"], row["attack"]) == (defense, attack))
 
 
 def cell_page(pages: Path, defense: str, attack: str = "renaming") -> str:
@@ -69,7 +74,7 @@ def test_the_table_holds_the_boards_numbers_in_per_cent(toy: Content) -> None:
 
 
 def test_rows_on_clean_models_stand_last_and_have_no_lift(toy: Content) -> None:
-    rows = table_rows(toy)
+    rows = told(toy)
     attacked = [row["attack"] != "none" for row in rows]
     assert attacked == sorted(attacked, reverse=True)
     assert all(row["lift"] is None for row in rows if row["attack"] == "none")
@@ -155,6 +160,8 @@ def test_many_points_go_to_pages_of_their_own(toy: Content, monkeypatch: pytest.
     assert 'href="tradeoff/1.html"' in page.read_text(encoding="utf-8")
     apart = (tmp_path / "tradeoff" / "1.html").read_text(encoding="utf-8")
     assert 'href="../cells/defect_detection-tiny-renaming-none-s0.html"' in apart
+    assert '<table class="heat">' in apart
+    assert '<table class="heat">' not in page.read_text(encoding="utf-8")
 
 
 def test_ticks_are_round() -> None:
@@ -240,7 +247,7 @@ def test_the_data_of_the_table_cannot_end_its_element(pages: Path) -> None:
     data = re.search(r'<script type="application/json" id="rows">(.*?)</script>', text, re.DOTALL)
     assert data is not None
     assert "<" not in data[1]
-    assert {row["defense"] for row in json.loads(data[1])} == set(FAMILIES)
+    assert {row[FIELDS.index("defense")] for row in json.loads(data[1])["rows"]} == set(FAMILIES)
 
 
 def test_every_page_forbids_the_network(pages: Path) -> None:

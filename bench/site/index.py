@@ -63,8 +63,15 @@ def first_link(content: Content, row: Row, base: str = f"{CELLS}/") -> str:
 # ----------------------------------------------------------------------------------------------------------- the table
 
 
-def table_rows(content: Content) -> list[dict[str, Any]]:
-    """The rows of the table as JSON-ready values; shares in per cent with two decimals.
+FIELDS: Final = (
+    *("task", "model", "attack", "defense", "version", "family", "knows", "metric", "clean", "delta", "within"),
+    *("asr", "reference", "lift", "p", "tokens", "seconds", "cells", "first"),
+)
+"""Of a row of the table, in the order in which it is sent to the page; ``first`` is the place of the cell that the row opens."""
+
+
+def table_rows(content: Content) -> list[list[Any]]:
+    """The rows of the table as JSON-ready values of :data:`FIELDS`; shares in per cent with two decimals.
 
     Rows on clean models stand last: they have no lift.
     """
@@ -72,33 +79,18 @@ def table_rows(content: Content) -> list[dict[str, Any]]:
     return [_table_row(content, row) for row in attacked_first]
 
 
-def _table_row(content: Content, row: Row) -> dict[str, Any]:
-    numbers = row.numbers
-    cells = [
-        [record.coordinates.seed, record.status.value, cell_link(record.coordinates)]
-        for record in content.records[place(row)]
+def _table_row(content: Content, row: Row) -> list[Any]:
+    records = content.records[place(row)]
+    cells = [[record.coordinates.seed, record.status.value, cell_link(record.coordinates)] for record in records]
+    first = next((i for i, record in enumerate(records) if record.status is Status.OK), 0)
+    clean, delta, asr, reference, lift = (
+        _triple(row.numbers.get(name)) for name in ("clean", "clean_delta", "asr", "asr_reference", "lift")
+    )
+    return [
+        *(row.task, row.model, row.attack, row.defense, row.version, row.family, row.knows),
+        *(words.metric_name(row.metric), clean, delta, row.non_inferior, asr, reference, lift),
+        *(row.mcnemar_p_holm, row.tokens, row.wall_seconds, cells, first),
     ]
-    return {
-        "task": row.task,
-        "model": row.model,
-        "attack": row.attack,
-        "defense": row.defense,
-        "version": row.version,
-        "family": row.family,
-        "knows": list(row.knows),
-        "metric": words.metric_name(row.metric),
-        "clean": _triple(numbers.get("clean")),
-        "delta": _triple(numbers.get("clean_delta")),
-        "within": row.non_inferior,
-        "asr": _triple(numbers.get("asr")),
-        "reference": _triple(numbers.get("asr_reference")),
-        "lift": _triple(numbers.get("lift")),
-        "p": row.mcnemar_p_holm,
-        "tokens": row.tokens,
-        "seconds": row.wall_seconds,
-        "link": first_link(content, row),
-        "cells": cells,
-    }
 
 
 def _triple(number: Number | None) -> list[float | None] | None:
@@ -179,7 +171,7 @@ def curve_panels(content: Content) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------------ heat maps
 
 
-def heat_maps(content: Content) -> list[dict[str, Any]]:
+def heat_maps(content: Content, base: str = f"{CELLS}/") -> list[dict[str, Any]]:
     """Lift by defense (rows) and attack (columns) on each (task, model); attacks without a lift anywhere have no column."""
     maps = []
     for heading, rows in by_model(content.board.rows):
@@ -187,7 +179,7 @@ def heat_maps(content: Content) -> list[dict[str, Any]]:
         attacks = list(dict.fromkeys(row.attack for row in attacked))
         found = {(row.defense, row.attack): row for row in attacked}
         names = list(dict.fromkeys(row.defense for row in sorted(attacked, key=_by_family)))
-        body = [[_heat(content, found.get((name, attack))) for attack in attacks] for name in names]
+        body = [[_heat(content, found.get((name, attack)), base) for attack in attacks] for name in names]
         if body and attacks:
             means = [_mean_distance([found.get((name, attack)) for attack in attacks]) for name in names]
             lines = list(zip(names, body, means, strict=True))
@@ -199,10 +191,10 @@ def _by_family(row: Row) -> tuple[object, ...]:
     return FAMILY_ORDER.index(row.family) if row.family in FAMILY_ORDER else len(FAMILY_ORDER), row.defense
 
 
-def _heat(content: Content, row: Row | None) -> dict[str, str]:
+def _heat(content: Content, row: Row | None, base: str) -> dict[str, str]:
     if row is None:
         return {"text": "", "cls": "absent", "title": "not in the suite", "href": ""}
-    href, lift = first_link(content, row), row.numbers.get("lift")
+    href, lift = first_link(content, row, base), row.numbers.get("lift")
     if lift is None or lift.value is None:
         status = next((status for status in STATUS_LETTERS if status in row.cells), None)
         why = row.notes[0].reason if row.notes else lift.reason if lift is not None else ""
@@ -323,7 +315,7 @@ def context(content: Content) -> dict[str, Any]:
     return {
         "content": content,
         "board": board,
-        "rows": table_rows(content),
+        "table": {"fields": FIELDS, "rows": table_rows(content)},
         "axes": {axis: list(dict.fromkeys(getattr(row, axis) for row in board.rows)) for axis in _AXES},
         "knows": sorted({badge for row in board.rows for badge in row.knows}),
         "seeds": sorted({record.coordinates.seed for found in content.records.values() for record in found}),

@@ -121,9 +121,11 @@ def _write_tradeoffs(content: Content, front: Mapping[str, Any], folder: Path) -
     """Pages for the panels that the front page cannot hold."""
     template = environment().get_template("tradeoff.html")
     apart = [group for group in front["tradeoffs"] if group.page]
+    maps = {one["heading"]: one for one in index.heat_maps(content, f"../{CELLS}/")} if apart else {}
     for group in apart:
         (folder / group.page).parent.mkdir(exist_ok=True)
-        _write(folder / group.page, template.render(group=group, content=content, legend=front["legend"], root="../"))
+        shown = {"group": group, "map": maps.get(group.heading), "content": content, "legend": front["legend"]}
+        _write(folder / group.page, template.render(shown, root="../"))
     return {group.page.rpartition("/")[2] for group in apart}
 
 

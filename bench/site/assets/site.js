@@ -80,7 +80,7 @@ const WHERE = [];
 
 const COLUMNS = [
   { title: "defense", lead: true, text: (r) => `${r.defense} ${r.family}`, sort: (r) => r.defense,
-    fill: (td, r) => td.replaceChildren(link(r.defense, r.link, "name"), make("span", "ci two", r.version === null ? r.family : `${r.family} · v${r.version}`)) },
+    fill: (td, r) => td.replaceChildren(link(r.defense, r.cells[r.first][2], "name"), make("span", "ci two", r.version === null ? r.family : `${r.family} · v${r.version}`)) },
   { title: "attack", text: (r) => `${r.attack} ${r.task} ${r.model}`,
     fill: (td, r) => td.replaceChildren(r.attack, make("span", "ci two", WHERE.map((axis) => r[axis]).join(" · "))) },
   { title: "knows", wide: true, text: (r) => r.knows.join(" ") || "nothing",
@@ -130,7 +130,8 @@ function column(one) {
 /* ----------------------------------------------------------------------------------------------------------- the table */
 
 function showBoard() {
-  const rows = JSON.parse(document.getElementById("rows").textContent);
+  const sent = JSON.parse(document.getElementById("rows").textContent);
+  const rows = sent.rows.map((values) => Object.fromEntries(sent.fields.map((field, place) => [field, values[place]])));
   WHERE.push(...["task", "model"].filter((axis) => new Set(rows.map((row) => row[axis])).size > 1));
   // An undefined number stands last in either direction.
   const last = (sign) => (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : sign * (a - b));
