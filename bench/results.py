@@ -111,7 +111,7 @@ class ResultsFolder:
         changed = known is not None and hashlib.sha256(text).hexdigest() != known.record
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Fault(
                 where=where, what=f"it is not whole JSON ({error}); truncated? Delete it and run the suite again"
             )

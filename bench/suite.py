@@ -49,7 +49,10 @@ class Entry(_Strict):
             key, equals, text = part.partition("=")
             if not equals:
                 raise ValueError(f"{part!r} in {value!r} is not of the form parameter=value")
-            parameters[key.strip()] = yaml.safe_load(text)
+            try:
+                parameters[key.strip()] = yaml.safe_load(text)
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
+                raise ValueError(f"{text!r} in {value!r} is no value that YAML knows") from error
         return {"name": match[1], "parameters": parameters}
 
     @property
@@ -174,8 +177,10 @@ def load_suite(name: str | Path) -> Suite:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read suite file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
         raise ConfigError(f"suite file {path} is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"suite file {path} is nested too deeply") from error
     if not isinstance(content, dict):
         raise ConfigError(f"suite file {path} must hold a mapping with keys {', '.join(Suite.model_fields)}")
     suite = parse_suite(content, str(path))
