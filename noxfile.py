@@ -97,6 +97,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Start a local Ray cluster of two nodes, run a suite on it, kill a node, and compare with one process (extra ray)."""
+    session.run(PYTHON, "-c", "import ray", silent=True)  # here the tests shall fail without it, not skip
+    session.run(PYTHON, "-m", "pytest", "tests/test_ray.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the ratios that the README quotes: each against the plain way of doing it, in one run."""
     session.run(PYTHON, "-m", "tests.benchmarks", *session.posargs)
