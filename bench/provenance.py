@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -158,7 +157,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def _packages() -> Mapping[str, str]:
+def _packages() -> dict[str, str]:
     """The project's direct dependencies as installed."""
     try:
         needs = importlib.metadata.requires("codebackdoorbench") or []

@@ -1,4 +1,4 @@
-"""Results of several machines: what fits is taken in, what does not is refused with the reason and shown apart; a second run is compared."""
+"""Results of several machines: what fits is taken in, what does not is refused and shown apart; a second run is compared."""
 
 from __future__ import annotations
 
@@ -188,5 +188,5 @@ def test_cells_are_found_by_suite_name_or_path(tmp_path: Path) -> None:
     for what in (slug, str(folder.cells / f"{slug}.json")):
         assert [found.coordinates.slug for _, found in find_cells(what, tmp_path)] == [slug]
     assert len(find_cells("hand", tmp_path)) == 2
-    with pytest.raises(ConfigError, match="no suite and no cell 'hant'. Did you mean 'hand'"):
+    with pytest.raises(ConfigError, match=r"no suite and no cell 'hant'\. Did you mean 'hand'"):
         find_cells("hant", tmp_path)

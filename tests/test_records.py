@@ -222,7 +222,7 @@ def test_nothing_readable_is_an_error_that_says_why(tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path)
     folder.cells.mkdir()
     (folder.cells / "x.json").write_text("{")
-    with pytest.raises(DataError, match="no records that can be read.*truncated"):
+    with pytest.raises(DataError, match=r"no records that can be read.*truncated"):
         folder.read()
 
 

@@ -12,7 +12,7 @@ Corani and Mangili, JMLR 2016): mean ranks describe, and a rank is relative to a
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Final, Literal
 
@@ -29,7 +29,9 @@ blocks of all others."""
 NO_COMPLETE_BLOCK: Final = "no complete block: on no block has every ranked defense a lift"
 NO_CONTROL: Final = "no undefended cells to compare with"
 
-Values = Mapping[str, Mapping[Hashable, float]]
+Block = tuple[str, str, str]
+"""(task, model, attack)."""
+Values = Mapping[str, Mapping[float]]
 """Defense → block → number."""
 
 
@@ -113,7 +115,7 @@ class Analysis(_Frozen):
     complete: int = 0
     """Blocks on which every ranked defense has one; ranks rest on these alone."""
     standings: tuple[Standing, ...] = ()
-    """Best first: by mean rank, then by mean |lift|."""
+    """Best first by mean rank; those without a rank after them, by mean |lift|."""
     pairs: tuple[Pair, ...] = ()
     gaps: tuple[Gap, ...] = ()
     reason: str = ""
@@ -161,7 +163,8 @@ def analyse(lifts: Values, clean: Values, *, control: str | None, gaps: Iterable
     ranks = stats.rank_intervals([[distances[name][block] for name in ranked] for block in complete])
     places = dict(zip(ranked, ranks, strict=True)) if ranks else {}
     order = sorted(
-        distances, key=lambda name: (places[name].mean_rank if name in places else 0.0, _key(distances, name))
+        distances,
+        key=lambda name: (name not in places, places[name].mean_rank if name in places else 0.0, _key(distances, name)),
     )
     pairs = _pairs(order, distances, clean)
     tested = [name for name in order if any(p.distance.p is not None for p in pairs if name in (p.one, p.other))]
@@ -201,18 +204,18 @@ def _key(distances: Values, name: str) -> tuple[float, str]:
     return rounded(_mean(distances[name])) or 0.0, name
 
 
-def _mean(values: Mapping[Hashable, float]) -> float:
+def _mean(values: Mapping[float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _base(distances: Values, control: str | None) -> set[Hashable]:
+def _base(distances: Values, control: str | None) -> set[Block]:
     """The blocks that a ranked defense is asked for: the control's, or all where there is none."""
-    if control in distances:
+    if control is not None and control in distances:
         return set(distances[control])
     return {block for found in distances.values() for block in found}
 
 
-def _ranked(distances: Values, control: str | None) -> tuple[list[str], list[Hashable]]:
+def _ranked(distances: Values, control: str | None) -> tuple[list[str], list[Block]]:
     """The defenses that are ranked, by name, and the complete blocks."""
     base = _base(distances, control)
     ranked = sorted(name for name, found in distances.items() if len(base & set(found)) >= RANKED_SHARE * len(base))

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.board.analysis import NO_CONTROL, Analysis, Comparison, Standing, analyse
-
-Block = tuple[str, str, str]
-"""(task, model, attack)."""
+from bench.board.analysis import NO_CONTROL, Analysis, Block, Comparison, Standing, analyse
 
 
 class BlockSummary(BaseModel):

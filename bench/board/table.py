@@ -10,9 +10,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from bench import stats
-from bench.board.analysis import Analysis, Gap, analyse
+from bench.board.analysis import Analysis, Block, Gap, analyse
 from bench.board.attack_rows import AttackRow, attack_rows
-from bench.board.blocks import Block, BlockSummary, summaries
+from bench.board.blocks import BlockSummary, summaries
 from bench.board.curves import Curve, curves
 from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
 from bench.board.rounding import rounded, rounded_number

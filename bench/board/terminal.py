@@ -68,7 +68,9 @@ def grouped(board: Board, axis: Axis | None) -> Iterator[tuple[str, list[str], l
     """(title, what each row is called, rows), in the board's order; by an axis: in the order of its values' first rows."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in board.rows:
-        key = (row.task, row.model, row.attack) if axis is None else (getattr(row, axis) or DASH,)
+        key: tuple[str, ...] = (row.task, row.model, row.attack)
+        if axis is not None:
+            key = (getattr(row, axis) or DASH,)
         found.setdefault(key, []).append(row)
     names = ("defense",) if axis is None else tuple(n for n in ("task", "model", "attack", "defense") if n != axis)
     for key, rows in found.items():
