@@ -156,10 +156,14 @@ def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
         raise PluginError(f"{what}, column {name!r}, row {place}: {value!r} is not {_SPOKEN[kind]}")
 
     if kind == "text":
-        for place, value in enumerate(values):
-            if not isinstance(value, str):
-                wrong(place)
-        return pd.Series(list(values), dtype=object)
+        texts = values.to_numpy(dtype=object)
+        if not set(map(type, texts)) <= {str}:
+            for place, value in enumerate(texts):
+                if not isinstance(value, str):
+                    wrong(place)
+        return pd.Series(texts, dtype=object)
+    if values.dtype.kind == kind[0]:
+        return pd.Series(values.to_numpy(dtype=_NUMPY[kind]))
     if kind == "bool":
         for place, value in enumerate(values):
             if not isinstance(value, bool | np.bool_):
@@ -175,6 +179,7 @@ def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
     return pd.Series(numbers.astype(np.int64) if kind == "int" else numbers)
 
 
+_NUMPY: Final[Mapping[Kind, type]] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
 _SPOKEN: Final[Mapping[Kind, str]] = {"text": "text", "int": "an integer", "float": "a number", "bool": "true or false"}
 
 

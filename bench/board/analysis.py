@@ -31,7 +31,7 @@ NO_CONTROL: Final = "no undefended cells to compare with"
 
 Block = tuple[str, str, str]
 """(task, model, attack)."""
-Values = Mapping[str, Mapping[float]]
+Values = Mapping[str, Mapping[Block, float]]
 """Defense → block → number."""
 
 
@@ -204,7 +204,7 @@ def _key(distances: Values, name: str) -> tuple[float, str]:
     return rounded(_mean(distances[name])) or 0.0, name
 
 
-def _mean(values: Mapping[float]) -> float:
+def _mean(values: Mapping[Block, float]) -> float:
     return sum(values.values()) / len(values)
 
 
