@@ -22,6 +22,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["attacks-examples.md", "_build", "plugins/definitions.txt"]
 myst_heading_anchors = 3
 nitpicky = True
+smartquotes = False  # quotation marks of parameters are code
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -86,15 +86,10 @@ def test_rows_are_those_of_the_committed_board(made: dict[str, str]) -> None:
     section = board.partition("tiny · renaming")[2].partition("\n## ")[0]
     (line,) = [line for line in section.splitlines() if line.startswith("| elibadcode ")]
     cells = [cell.strip() for cell in line.split("|")]
-    rows = [
-        row
-        for row in rows_of(made["repair/elibadcode.rst"], "board")
-        if row[:1] == ["quickstart"] and row[3] == "renaming"
-    ]
-    (row,) = [[cell.replace("\\", "") for cell in row] for row in rows]
-    assert row[4] == "elibadcode"
-    assert row[5] == f"ACC {cells[4]}"
-    assert row[6:10] == [cells[5], *cells[7:10]]
+    rows = [[cell.replace("\\", "") for cell in row] for row in rows_of(made["repair/elibadcode.rst"], "board")]
+    (row,) = [row for row in rows if row[2] == "renaming" and row[-1] == "quickstart"]
+    assert row[:4] == ["defect_detection", "tiny", "renaming", "elibadcode"]
+    assert row[4:9] == [cells[9], cells[7], cells[8], f"ACC {cells[4]}", cells[5]]
 
 
 def test_a_label_of_a_board_leads_to_its_plugin() -> None:

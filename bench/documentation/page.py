@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.contracts import Attack, Defense, Plugin, Supplier, Task, TaskInfo, TaskKind
 from bench.documentation.aligning import realigned
-from bench.documentation.committed import NUMBERS, BoardRow
+from bench.documentation.committed import BoardRow
 from bench.documentation.examples import Example
 from bench.documentation.parameters import description, parameters
 from bench.documentation.restructured import block, code, escape, heading, table
@@ -152,14 +152,14 @@ def _rows(plugin: Plugin, rows: Sequence[BoardRow]) -> Iterator[str]:
         yield "No committed board has a row of it."
         return
     yield f"{_SAID['defense' if defends else plugin.family]} {_LEGEND}"
-    titles = ["board", "task", "model", "attack", *(["defense"] if defends else []), "clean metric"]
-    titles += [*(["Δ"] if defends else []), "ASR", "ASR₀", "lift", "seeds"]
-    numbers = [name for name in NUMBERS[1:] if defends or name != "clean_delta"]
+    titles = ["task", "model", "attack", *(["defense"] if defends else []), "lift", "ASR", "ASR₀", "clean metric"]
+    titles += [*(["Δ"] if defends else []), "seeds", "board"]
     body = []
     for row in rows:
-        at = [row.suite, row.task, row.model, row.attack, *([row.defense] if defends else [])]
-        shown = [f"{row.metric} {row.shown['clean']}", *(row.shown[name] for name in numbers)]
-        body.append([*map(escape, at), *map(escape, shown), str(row.seeds)])
+        at = [row.task, row.model, row.attack, *([row.defense] if defends else [])]
+        shown = [*(row.shown[name] for name in ("lift", "asr", "asr_reference")), f"{row.metric} {row.shown['clean']}"]
+        shown += [row.shown["clean_delta"]] if defends else []
+        body.append([*map(escape, [*at, *shown]), str(row.seeds), escape(row.suite)])
     yield table(titles, body, name="board")
 
 
