@@ -38,7 +38,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "repair": 2,
     "screen": 1,
     "predict": 1,
-    "score": 2,
+    "score": 3,
     "stealth": 1,
     "reach": 1,
 }

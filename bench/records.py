@@ -75,6 +75,9 @@ class PoisonFacts(BaseModel):
     visible_train: float | None = None
     description: str = ""
     tokens: list[str] = Field(default_factory=list)
+    crafting_tokens: int | None = None
+    """Tokens through models, forward and backward, to make the trigger and put it in (a surrogate's training, a language model's
+    sentences); ``None`` where it was not told, and for a supplier, whose poisoning is a training of the victim itself."""
 
 
 class Count(BaseModel):

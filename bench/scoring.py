@@ -66,6 +66,7 @@ def _poison_facts(job: Job) -> PoisonFacts | None:
     if "poison" not in job.parents:
         return None
     poisoned = read_poisoned(job.parents["poison"])
+    spent = job.parents["poison"].json("cost.json")
     return PoisonFacts(
         train=len(poisoned.train),
         poisoned=len(poisoned.poisoned),
@@ -76,6 +77,7 @@ def _poison_facts(job: Job) -> PoisonFacts | None:
         visible_train=job.parents["undefended"].json("facts.json")["visible_train"],
         description=poisoned.description,
         tokens=list(poisoned.tokens),
+        crafting_tokens=int(spent["forward_tokens"]) + int(spent["backward_tokens"]) if job.inputs["policy"] else None,
     )
 
 

@@ -242,4 +242,5 @@ def test_a_supplied_cell_runs_and_its_record_says_that_no_sample_was_poisoned(tm
     for record in records:
         assert record.poison is not None
         assert (record.poison.poisoned, record.poison.applicable) == (0, 30)
+        assert record.poison.crafting_tokens is None
         assert record.task_kind == TaskKind.CLASSIFICATION.value

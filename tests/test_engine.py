@@ -59,6 +59,7 @@ def test_every_cell_has_a_record_and_its_outcomes(finished: Path) -> None:
         30,
     )  # 20 % of 80 victims
     assert record.poison.visible_train == 1.0
+    assert record.poison.crafting_tokens == 0  # a rule, not a model, makes the trigger
 
 
 def test_the_attack_works_on_the_toy_and_the_reference_does_not_follow_it(finished: Path) -> None:
