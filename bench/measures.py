@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.outcomes import Part
+from bench.outcomes import Part, rows_of
 from bench.stats import Clustered, Estimate
 
 Floats = NDArray[np.float64]
@@ -83,6 +83,18 @@ class Measure:
             return stats.grouped_difference(columns[0] > 0, columns[1] > 0, self.data.codes)
         found = stats.two_level_bootstraps([self.data], [(self.places, STATISTICS[self.sort])])[0]
         return _with_width(self, found) if found is not None else None
+
+
+def values(cell: Mapping[str, Measure]) -> dict[str, Estimate | None]:
+    """The numbers of a cell without intervals, for one of several seeds: the mean over them gets one."""
+    found: dict[str, Estimate | None] = {}
+    sums: dict[int, Floats] = {}
+    for name, measure in cell.items():
+        if id(measure.data) not in sums:
+            sums[id(measure.data)] = measure.data.columns.sum(axis=0)
+        value = float(STATISTICS[measure.sort](sums[id(measure.data)][list(measure.places)])) if measure.n else np.nan
+        found[name] = None if np.isnan(value) else Estimate(value, None, None, measure.n)
+    return found
 
 
 def estimates(cell: Mapping[str, Measure]) -> dict[str, Estimate | None]:
@@ -169,7 +181,7 @@ def measures(outcomes: pd.DataFrame, metric: str) -> dict[str, Measure]:
         outcomes: a validated outcome table.
         metric: the task's clean metric: ``accuracy``, ``f1`` or ``mrr``.
     """
-    parts = {part: _Rows(outcomes[outcomes["part"] == part.value]) for part in Part}
+    parts = {part: _Rows(rows_of(outcomes, part)) for part in Part}
     asked = {
         Part.CLEAN: _clean(parts[Part.CLEAN], metric),
         Part.TRIGGERED: _triggered(parts[Part.TRIGGERED]),

@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score, roc_curve
 
 from bench import stats
 from bench.errors import PluginError
-from bench.measures import Measure, estimates, group_names, measures
-from bench.outcomes import Part, validate, validate_filter
+from bench.measures import Measure, estimates, group_names, measures, values
+from bench.outcomes import Part, rows_of, validate, validate_filter
 from bench.records import Record
 
 METRICS: Final = ("accuracy", "f1", "mrr")
@@ -151,6 +151,7 @@ def record_metrics(
     outcomes: pd.DataFrame,
     filter_table: pd.DataFrame | None = None,
     found: Mapping[str, Measure] | None = None,
+    intervals: bool = True,
 ) -> CellMetrics:
     """:func:`cell_metrics` with everything that the record knows."""
     poison = record.poison
@@ -165,6 +166,7 @@ def record_metrics(
         inverted={claim: one.kept for claim, one in record.inversions.items()},
         inverted_reference={claim: one.kept for claim, one in record.null.items()},
         found=found,
+        intervals=intervals,
     )
 
 
@@ -180,6 +182,7 @@ def cell_metrics(
     inverted: object = None,
     inverted_reference: object = None,
     found: Mapping[str, Measure] | None = None,
+    intervals: bool = True,
 ) -> CellMetrics:
     """All numbers of a cell.
 
@@ -194,6 +197,7 @@ def cell_metrics(
         inverted: what a repair reported as inverted tokens (a sequence, or sequences of alternatives), or ``None``.
         inverted_reference: the same on the reference model.
         found: :func:`bench.measures.measures` of the outcomes, where they are validated and made already.
+        intervals: of the numbers that are sums over samples; one of several seeds needs none.
 
     Raises:
         PluginError: a table breaks its schema, or the triggered rows are not the applicable samples.
@@ -205,7 +209,7 @@ def cell_metrics(
         outcomes = validate(outcomes)
         found = measures(outcomes, metric)
     _check_denominator(outcomes, applicable)
-    estimated = estimates(found)
+    estimated = estimates(found) if intervals else values(found)
     numbers = {name: Number.of(estimated.get(name), undefined_reason(name, found.get(name))) for name in SUMS}
     if not _has_screen(outcomes):
         for name in ("caught", "false_reject", "false_rewrite"):
@@ -261,7 +265,7 @@ def undefined_reason(name: str, measure: Measure | None) -> str:
 
 
 def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
-    rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
+    rows = rows_of(outcomes, Part.TRIGGERED)
     if applicable is None or len(rows) == 0 or (rows["pool"] > 0).any():
         return
     if len(rows) != applicable:
@@ -272,7 +276,7 @@ def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
 
 
 def _mcnemar(outcomes: pd.DataFrame) -> Test:
-    rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
+    rows = rows_of(outcomes, Part.TRIGGERED)
     groups = group_names(rows)
     result = stats.mcnemar(rows["success"].to_numpy(), rows["undefended_success"].to_numpy(), pd.factorize(groups)[0])
     if result is None:
@@ -355,7 +359,7 @@ def _screen_numbers(outcomes: pd.DataFrame, poison_share: float | None) -> dict[
     if not _has_screen(outcomes):
         reason = "no screen stands before this model"
         return _detection("screen", none, none, reason) | {"screen_precision": Number.absent(reason)}
-    clean, bad = (outcomes[outcomes["part"] == part.value] for part in (Part.CLEAN, Part.TRIGGERED))
+    clean, bad = (rows_of(outcomes, part) for part in (Part.CLEAN, Part.TRIGGERED))
     scores = [rows["score"].dropna().to_numpy() for rows in (clean, bad)]
     if any(len(found) < len(rows) for found, rows in zip(scores, (clean, bad), strict=True)):
         scores = [none, none]  # a score for some inputs only orders nothing

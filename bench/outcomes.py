@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -86,17 +86,30 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         PluginError: a column is missing, unknown or of the wrong type, or a row contradicts itself; the message names both.
     """
-    frame = _typed(frame, OUTCOME_COLUMNS, "outcome table")
-    _values_in(frame, "part", [part.value for part in Part])
-    _values_in(frame, "action", list(ACTIONS))
-    order = {part.value: place for place, part in enumerate(Part)}
-    frame = frame.assign(_order=frame["part"].map(order)).sort_values(["_order", "id"], kind="stable")
-    frame = frame.drop(columns="_order").reset_index(drop=True)
-    _refuse(frame, frame.duplicated(["part", "id"]).to_numpy(), "id", "stands twice in its part")
-    _check_numbers(frame)
-    _check_rejections(frame)
-    _check_success(frame)
-    return frame
+    arrays = _typed(frame, OUTCOME_COLUMNS, "outcome table")
+    codes = _values_in(arrays, "part", [part.value for part in Part])
+    _values_in(arrays, "action", list(ACTIONS))
+    ids = arrays["id"]
+    if not ((codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & (ids[1:] > ids[:-1]))).all():
+        order = np.lexsort((pd.factorize(ids, sort=True)[0], codes))
+        arrays = {name: values[order] for name, values in arrays.items()}
+        codes, ids = codes[order], arrays["id"]
+        twice = np.zeros(len(ids), dtype=bool)
+        twice[1:] = (codes[1:] == codes[:-1]) & (ids[1:] == ids[:-1])
+        _refuse(arrays, twice, "id", "stands twice in its part")
+    _check_numbers(arrays)
+    _check_rejections(arrays)
+    _check_success(arrays)
+    return pd.DataFrame(arrays, copy=False)
+
+
+def rows_of(frame: pd.DataFrame, part: Part) -> pd.DataFrame:
+    """The rows of one part; of a validated table, where they stand together, without a copy."""
+    places = np.flatnonzero(frame["part"].to_numpy() == part.value)
+    if len(places) == 0 or places[-1] - places[0] + 1 == len(places):
+        first = places[0] if len(places) else 0
+        return frame.iloc[first : first + len(places)]
+    return frame.iloc[places]
 
 
 def validate_filter(frame: pd.DataFrame) -> pd.DataFrame:
@@ -105,10 +118,14 @@ def validate_filter(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         PluginError: as :func:`validate`.
     """
-    frame = _typed(frame, FILTER_COLUMNS, "filter table").sort_values("id", kind="stable").reset_index(drop=True)
-    _refuse(frame, frame.duplicated(["id"]).to_numpy(), "id", "stands twice")
-    _refuse(frame, ~np.isfinite(frame["score"].to_numpy()), "score", "is not finite")
-    return frame
+    arrays = _typed(frame, FILTER_COLUMNS, "filter table")
+    order = np.argsort(pd.factorize(arrays["id"], sort=True)[0], kind="stable")
+    arrays = {name: values[order] for name, values in arrays.items()}
+    twice = np.zeros(len(order), dtype=bool)
+    twice[1:] = arrays["id"][1:] == arrays["id"][:-1]
+    _refuse(arrays, twice, "id", "stands twice")
+    _refuse(arrays, ~np.isfinite(arrays["score"]), "score", "is not finite")
+    return pd.DataFrame(arrays, copy=False)
 
 
 def write_outcomes(frame: pd.DataFrame, path: Path) -> Path:
@@ -139,17 +156,20 @@ def read_filter(path: Path) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------------------------------- schema
 
 
-def _typed(frame: pd.DataFrame, columns: Mapping[str, Kind], what: str) -> pd.DataFrame:
+Arrays = dict[str, NDArray[Any]]
+"""A table as arrays, by column."""
+
+
+def _typed(frame: pd.DataFrame, columns: Mapping[str, Kind], what: str) -> Arrays:
     missing = [name for name in columns if name not in frame.columns]
     unknown = [str(name) for name in frame.columns if name not in columns]
     if missing or unknown:
         parts = [f"lacks column {name!r}" for name in missing] + [f"has unknown column {name!r}" for name in unknown]
         raise PluginError(f"{what} {'; '.join(parts)}. Its columns are: {', '.join(columns)}")
-    typed = {name: _column(frame[name], name, kind, what) for name, kind in columns.items()}
-    return pd.DataFrame(typed, columns=list(columns))
+    return {name: _column(frame[name], name, kind, what) for name, kind in columns.items()}
 
 
-def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
+def _column(values: pd.Series, name: str, kind: Kind, what: str) -> NDArray[Any]:
     def wrong(place: int) -> NoReturn:
         value = values.iloc[place]
         value = value.item() if isinstance(value, np.generic) else value
@@ -161,14 +181,14 @@ def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
             for place, value in enumerate(texts):
                 if not isinstance(value, str):
                     wrong(place)
-        return pd.Series(texts, dtype=object)
+        return texts
     if values.dtype.kind == kind[0]:
-        return pd.Series(values.to_numpy(dtype=_NUMPY[kind]))
+        return values.to_numpy(dtype=_NUMPY[kind])
     if kind == "bool":
         for place, value in enumerate(values):
             if not isinstance(value, bool | np.bool_):
                 wrong(place)
-        return pd.Series(np.asarray(list(values), dtype=bool))
+        return np.asarray(list(values), dtype=bool)
     numbers = pd.to_numeric(values, errors="coerce").astype(np.float64).to_numpy()
     bad = np.isnan(numbers) & ~values.isna().to_numpy()
     bad |= np.array([isinstance(value, bool | np.bool_ | str) for value in values], dtype=bool)
@@ -176,92 +196,86 @@ def _column(values: pd.Series, name: str, kind: Kind, what: str) -> pd.Series:
         bad |= ~np.isfinite(numbers) | (numbers != np.round(numbers))
     if bad.any():
         wrong(int(np.argmax(bad)))
-    return pd.Series(numbers.astype(np.int64) if kind == "int" else numbers)
+    return numbers.astype(np.int64) if kind == "int" else numbers
 
 
 _NUMPY: Final[Mapping[Kind, type]] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
 _SPOKEN: Final[Mapping[Kind, str]] = {"text": "text", "int": "an integer", "float": "a number", "bool": "true or false"}
 
 
-def _refuse(frame: pd.DataFrame, bad: NDArray[np.bool_], column: str, why: str) -> None:
+def _refuse(arrays: Arrays, bad: NDArray[np.bool_], column: str, why: str) -> None:
     if bad.any():
-        row = frame.iloc[int(np.argmax(bad))]
-        where = f"{row['part']}/{row['id']}" if "part" in frame.columns else row["id"]
+        place = int(np.argmax(bad))
+        where = f"{arrays['part'][place]}/{arrays['id'][place]}" if "part" in arrays else arrays["id"][place]
         more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
-        value = row[column].item() if isinstance(row[column], np.generic) else row[column]
+        value = arrays[column][place]
+        value = value.item() if isinstance(value, np.generic) else value
         raise PluginError(f"column {column!r}, row {where}: {value!r} {why}{more}")
 
 
-def _values_in(frame: pd.DataFrame, column: str, allowed: list[str]) -> None:
-    _refuse(frame, ~frame[column].isin(allowed).to_numpy(), column, f"is none of: {', '.join(allowed)}")
+def _values_in(arrays: Arrays, column: str, allowed: list[str]) -> NDArray[np.intp]:
+    """The place of each row's value among the allowed ones."""
+    codes = pd.Index(allowed).get_indexer(arrays[column])
+    _refuse(arrays, codes < 0, column, f"is none of: {', '.join(allowed)}")
+    return codes
 
 
 # ---------------------------------------------------------------------------------------------------------- consistency
 
 
-def _array(frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    return frame[column].to_numpy()
-
-
-def _check_numbers(frame: pd.DataFrame) -> None:
-    probability = frame["probability"].to_numpy()
+def _check_numbers(arrays: Arrays) -> None:
+    probability = arrays["probability"]
     outside = ~np.isnan(probability) & ~((probability >= 0) & (probability <= 1))
-    _refuse(frame, outside, "probability", "is outside [0, 1]")
-    _refuse(frame, np.isinf(frame["score"].to_numpy()), "score", "is not finite")
-    _refuse(frame, _array(frame, "label") < -1, "label", "is below -1")
-    pool = _array(frame, "pool")
-    _refuse(frame, pool < 0, "pool", "is negative")
+    _refuse(arrays, outside, "probability", "is outside [0, 1]")
+    _refuse(arrays, np.isinf(arrays["score"]), "score", "is not finite")
+    _refuse(arrays, arrays["label"] < -1, "label", "is below -1")
+    pool = arrays["pool"]
+    _refuse(arrays, pool < 0, "pool", "is negative")
     search = pool > 0
-    rejected = (frame["action"] == "reject").to_numpy()
+    rejected = arrays["action"] == "reject"
     for prefix in ("", "reference_", "undefended_"):
-        rank, prediction = _array(frame, f"{prefix}rank"), _array(frame, f"{prefix}prediction")
+        rank, prediction = arrays[f"{prefix}rank"], arrays[f"{prefix}prediction"]
         lowest = np.where(search & ~(rejected if prefix == "" else np.zeros_like(rejected)), 1, 0)
-        _refuse(frame, (rank < lowest) | (rank > pool), f"{prefix}rank", "is outside its pool (0 outside search)")
-        _refuse(frame, search & (prediction != REJECTED), f"{prefix}prediction", "must be -1 in search")
-        _refuse(frame, prediction < REJECTED, f"{prefix}prediction", "is below -1")
+        _refuse(arrays, (rank < lowest) | (rank > pool), f"{prefix}rank", "is outside its pool (0 outside search)")
+        _refuse(arrays, search & (prediction != REJECTED), f"{prefix}prediction", "must be -1 in search")
+        _refuse(arrays, prediction < REJECTED, f"{prefix}prediction", "is below -1")
         if prefix:
             absent = ~search & (prediction == REJECTED)
-            _refuse(frame, absent, f"{prefix}prediction", "is missing (no screen stands before this model)")
+            _refuse(arrays, absent, f"{prefix}prediction", "is missing (no screen stands before this model)")
 
 
-def _check_rejections(frame: pd.DataFrame) -> None:
-    rejected = (frame["action"] == "reject").to_numpy()
-    prediction = _array(frame, "prediction")
-    _refuse(frame, rejected & (prediction != REJECTED), "prediction", "must be -1 for a rejected input")
-    silent = ~rejected & (prediction == REJECTED) & (_array(frame, "pool") == 0)
-    _refuse(frame, silent, "prediction", "is -1 though the input was not rejected")
-    _refuse(frame, rejected & frame["success"].to_numpy(), "success", "must be false for a rejected input")
+def _check_rejections(arrays: Arrays) -> None:
+    rejected, prediction = arrays["action"] == "reject", arrays["prediction"]
+    _refuse(arrays, rejected & (prediction != REJECTED), "prediction", "must be -1 for a rejected input")
+    silent = ~rejected & (prediction == REJECTED) & (arrays["pool"] == 0)
+    _refuse(arrays, silent, "prediction", "is -1 though the input was not rejected")
+    _refuse(arrays, rejected & arrays["success"], "success", "must be false for a rejected input")
 
 
-def _check_success(frame: pd.DataFrame) -> None:
-    part, pool = frame["part"].to_numpy(), _array(frame, "pool")
-    rejected = (frame["action"] == "reject").to_numpy()
+def _check_success(arrays: Arrays) -> None:
+    part, pool = arrays["part"], arrays["pool"]
+    rejected = arrays["action"] == "reject"
     tenth = -(-pool // 10)
+    clean, triggered, reverse = (part == name.value for name in (Part.CLEAN, Part.TRIGGERED, Part.REVERSE))
     for prefix in ("", "reference_", "undefended_"):
         column = f"{prefix}success"
-        success, rank = frame[column].to_numpy(), _array(frame, f"{prefix}rank")
-        prediction = _array(frame, f"{prefix}prediction")
+        success, rank = arrays[column], arrays[f"{prefix}rank"]
+        prediction = arrays[f"{prefix}prediction"]
         shut = rejected if prefix == "" else np.zeros_like(rejected)
-        clean = part == Part.CLEAN
-        right = np.where(pool > 0, rank == 1, prediction == _array(frame, "label")) & ~shut
-        _refuse(frame, clean & (success != right), column, "contradicts the row's prediction or rank")
+        right = np.where(pool > 0, rank == 1, prediction == arrays["label"]) & ~shut
+        _refuse(arrays, clean & (success != right), column, "contradicts the row's prediction or rank")
         hit = (rank <= tenth) & ~shut
-        _refuse(
-            frame,
-            (part == Part.TRIGGERED) & (pool > 0) & (success != hit),
-            column,
-            "contradicts the row's rank (top 10 %)",
-        )
-        for name in (Part.TRIGGERED, Part.REVERSE):
-            rows = (part == name) & (pool == 0) & ~shut
+        _refuse(arrays, triggered & (pool > 0) & (success != hit), column, "contradicts the row's rank (top 10 %)")
+        for name, of_part in ((Part.TRIGGERED, triggered), (Part.REVERSE, reverse)):
+            rows = of_part & (pool == 0) & ~shut
             wanted = np.unique(prediction[rows & success])
             if len(wanted) > 1:
                 _refuse(
-                    frame, rows & success & (prediction != wanted[0]), column, f"{name} successes have several classes"
+                    arrays, rows & success & (prediction != wanted[0]), column, f"{name} successes have several classes"
                 )
             if len(wanted) == 1:
                 missed = rows & ~success & (prediction == wanted[0])
-                _refuse(frame, missed, column, "is false though the prediction is the one that counts as success")
+                _refuse(arrays, missed, column, "is false though the prediction is the one that counts as success")
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

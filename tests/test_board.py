@@ -183,6 +183,17 @@ def test_outcomes_are_loaded_for_good_cells_alone() -> None:
     assert set(seen) == {Status.OK}
 
 
+def test_a_seed_whose_table_is_broken_leaves_the_other_its_interval() -> None:
+    def load(r: Record) -> tuple[pd.DataFrame, None]:
+        return outcomes(50, 20).drop(columns="label" if r.coordinates.seed else []), None
+
+    found = build_board([record("dece", seed=s) for s in (0, 1)], load)
+    assert [fault.slug for fault in found.apart] == [record("dece", seed=1).coordinates.slug]
+    assert "lacks column 'label'" in found.apart[0].what
+    assert found.rows[0].numbers == build_board([record("dece")], load).rows[0].numbers
+    assert found.rows[0].numbers["asr"].low is not None
+
+
 def test_holm_runs_over_the_whole_table_and_leaves_the_undefended_out(board: Board) -> None:
     p_values = [row.mcnemar_p for row in board.rows]
     for row, expected in zip(board.rows, stats.holm(p_values), strict=True):

@@ -17,7 +17,7 @@ from bench import stats
 from bench.board.rounding import rounded, rounded_number
 from bench.measures import group_names
 from bench.metrics import Number
-from bench.outcomes import Part
+from bench.outcomes import Part, rows_of
 from bench.records import Record, Status
 from bench.verdicts import FALSE_ALARMS, ModelVerdict, judge, naive_claim
 
@@ -95,7 +95,7 @@ class Detection(BaseModel):
 
 def lift_is_above_zero(outcomes: pd.DataFrame) -> bool | None:
     """Is the interval of ASR − ASR₀ of the *undefended* victim above 0? ``None`` without triggered inputs."""
-    rows = outcomes[outcomes["part"] == Part.TRIGGERED.value]
+    rows = rows_of(outcomes, Part.TRIGGERED)
     groups = pd.factorize(group_names(rows))[0]
     found = stats.grouped_difference(
         rows["undefended_success"].to_numpy(), rows["reference_success"].to_numpy(), groups

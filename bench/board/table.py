@@ -174,8 +174,11 @@ class _Reader:
         self.faults: list[Fault] = []
         self.failed: set[Coordinates] = set()
 
-    def read(self, record: Record) -> tuple[CellMetrics, dict[str, Measure]] | None:
-        """The numbers of a record, and the measures that they come from; ``None`` where its tables are no good."""
+    def read(self, record: Record, alone: bool) -> tuple[CellMetrics, dict[str, Measure]] | None:
+        """The numbers of a record, and the measures that they come from; ``None`` where its tables are no good.
+
+        Intervals are made for the one cell of a row (``alone``); several seeds get those of their mean.
+        """
         at = record.coordinates
         try:
             outcomes, filter_table = self._loader(record)
@@ -183,7 +186,7 @@ class _Reader:
             if record.inversions:
                 self._implanted[at] = lift_is_above_zero(outcomes)
             found = measures(outcomes, record.metric)
-            return record_metrics(record, outcomes, filter_table, found), found
+            return record_metrics(record, outcomes, filter_table, found, intervals=alone), found
         except BenchError as error:
             self.failed.add(at)
             self.faults.append(Fault(where=f"{record.suite}: {at.slug}", what=str(error), slug=at.slug))
@@ -252,11 +255,16 @@ def _order(row: Row) -> tuple[object, ...]:
 def _row(records: Sequence[Record], reader: _Reader, margin: float, timings: Timings) -> Row | None:
     """``None`` where none of its cells can be shown."""
     records = sorted(records, key=lambda record: (record.coordinates.seed, record.suite))
-    read = {record.coordinates: reader.read(record) for record in records if record.status is Status.OK}
+    good = [record for record in records if record.status is Status.OK]
+    read = {record.coordinates: reader.read(record, len(good) == 1) for record in good}
     records = [record for record in records if record.coordinates not in reader.failed]
     if not records:
         return None
-    good = [record for record in records if record.status is Status.OK]
+    several, good = len(good) > 1, [record for record in records if record.status is Status.OK]
+    if (
+        several and len(good) == 1
+    ):  # the other seeds' tables are no good: the one that is left needs intervals of its own
+        read[good[0].coordinates] = reader.read(good[0], True)
     shown = good[0] if good else records[0]
     at, used = shown.coordinates, shown.plugins.get("defense")
     family = shown.family or ("none" if at.defense == "none" else "")
