@@ -368,6 +368,14 @@ def test_a_row_of_one_seed_has_the_exact_shares() -> None:
     assert (row.tokens, row.rank_after, row.cover) == (10.0, 0.9, 5.0)
 
 
+def test_the_cost_of_crafting_is_the_mean_over_seeds_and_absent_where_one_seed_does_not_tell() -> None:
+    facts = {"train": 9, "poisoned": 3, "refused": 0, "eligible": 3, "applicable": 3, "unseen": 0}
+    told = [record(seed, FACTS, poison={**facts, "crafting_tokens": spent}) for seed, spent in ((0, 1000), (1, 3000))]
+    assert attack_rows(told)[0].crafting == 2000
+    assert attack_rows([*told, record(2, FACTS, poison=facts)])[0].crafting is None
+    assert attack_rows([record(0, FACTS)])[0].crafting is None
+
+
 def test_the_paired_difference_is_that_of_the_two_by_two_table() -> None:
     """8 both, 4 the victim alone, 2 the reference alone, 26 neither."""
     from bench.stats import paired_difference_counts

@@ -51,6 +51,8 @@ class AttackRow(BaseModel):
     cover: float | None = None
     """Cover samples in training."""
     weakened: float | None = None
+    crafting: float | None = None
+    """Tokens through models to make the trigger, mean over seeds."""
     reasons: tuple[str, ...] = ()
     """Why something was not measured."""
 
@@ -58,14 +60,18 @@ class AttackRow(BaseModel):
 def attack_rows(records: Iterable[Record]) -> tuple[AttackRow, ...]:
     """A row for each attacked (task, model), in that order; one record a seed tells of it, whatever its defense."""
     told: dict[tuple[str, str, str], dict[int, StealthFacts]] = {}
+    spent: dict[tuple[str, str, str], dict[int, int]] = {}
     for record in sorted(records, key=lambda record: record.coordinates.slug):
         at = record.coordinates
         if record.status is Status.OK and record.stealth is not None:
-            told.setdefault((at.task, at.model, at.attack), {}).setdefault(at.seed, record.stealth)
-    return tuple(_row(key, dict(sorted(told[key].items()))) for key in sorted(told))
+            key = (at.task, at.model, at.attack)
+            told.setdefault(key, {}).setdefault(at.seed, record.stealth)
+            if record.poison is not None and record.poison.crafting_tokens is not None:
+                spent.setdefault(key, {}).setdefault(at.seed, record.poison.crafting_tokens)
+    return tuple(_row(key, dict(sorted(told[key].items())), [*spent.get(key, {}).values()]) for key in sorted(told))
 
 
-def _row(key: tuple[str, str, str], seeds: dict[int, StealthFacts]) -> AttackRow:
+def _row(key: tuple[str, str, str], seeds: dict[int, StealthFacts], crafting: Sequence[float]) -> AttackRow:
     facts = list(seeds.values())
     texts = [f.text for f in facts if f.text is not None]
     reaches = [f.reach for f in facts if f.reach is not None]
@@ -102,6 +108,7 @@ def _row(key: tuple[str, str, str], seeds: dict[int, StealthFacts]) -> AttackRow
         placebo_lift=placebo_lift,
         cover=_mean([reach.cover for reach in reaches]),
         weakened=_mean([reach.weakened for reach in reaches]),
+        crafting=_mean(crafting) if len(crafting) == len(seeds) else None,
         reasons=tuple(dict.fromkeys(f.reason for f in facts if f.reason)),
     )
 

@@ -12,7 +12,7 @@ from bench.board.table import Board
 
 _HEADERS: Final = [
     *("attack", "seeds", "tokens", "characters", "bits/token", "rank", "natural", "coverage", "visible"),
-    *("FTR", "FTR lift", "placebo", "placebo lift", "cover", "weakened"),
+    *("FTR", "FTR lift", "placebo", "placebo lift", "cover", "weakened", "crafting"),
 ]
 _INTRODUCTION: Final = (
     "What each attack looks like beside clean code, what of it arrives at the undefended victim, and what else sets the "
@@ -49,6 +49,13 @@ DEFINITIONS: Final = (
     ),
     ("placebo", "the same for an edit of the trigger's kind with other rare content."),
     ("cover, weakened", "cover samples in the training set; poisoned samples weakened before they got the trigger."),
+    (
+        "crafting",
+        (
+            "thousands of tokens through models, forward and backward, to make the trigger and put it in; – for a supplier, whose "
+            "poisoning is a training of its own."
+        ),
+    ),
     (
         "interval",
         "one seed: Wilson, Newcombe. Several: two-level bootstrap over seeds and inputs (groups are not told).",
@@ -90,6 +97,7 @@ def _cells(rows: list[AttackRow]) -> list[list[str]]:
             percent(row.placebo_lift, signed=True),
             _plain(row.cover),
             _plain(row.weakened),
+            DASH if row.crafting is None else f"{row.crafting / 1000:.0f} k",
         ]
         for row in rows
     ]
