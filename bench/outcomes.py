@@ -215,7 +215,9 @@ def _refuse(arrays: Arrays, bad: NDArray[np.bool_], column: str, why: str) -> No
 
 def _values_in(arrays: Arrays, column: str, allowed: list[str]) -> NDArray[np.intp]:
     """The place of each row's value among the allowed ones."""
-    codes = pd.Index(allowed).get_indexer(arrays[column])
+    codes = np.full(len(arrays[column]), -1)
+    for place, value in enumerate(allowed):
+        codes[arrays[column] == value] = place
     _refuse(arrays, codes < 0, column, f"is none of: {', '.join(allowed)}")
     return codes
 
