@@ -85,11 +85,18 @@ _NOT_OF_THE_CELL = {"suite", "command", "calibration", "stealth", "files", "sche
 def difference(one: Record, other: Record) -> str | None:
     """In what two records of one cell disagree, or ``None``."""
     a, b = (record.model_dump(mode="json", exclude=_NOT_OF_THE_CELL) for record in (one, other))
-    names = [name for name in a if a[name] != b[name]]
+    names = [name for name in a if told_differently(a[name], b[name])]
     if names:
         return ", ".join(names)
     files = {name for name in one.files if name in other.files and one.files[name] != other.files[name]}
     return ", ".join(sorted(files)) or None
+
+
+def told_differently(one: Any, other: Any) -> bool:
+    """Do two JSON values differ in something that both of them tell? An older record leaves out what was added later."""
+    if isinstance(one, dict) and isinstance(other, dict) and set(one) == set(other):
+        return any(told_differently(one[key], other[key]) for key in one if None not in (one[key], other[key]))
+    return bool(one != other)
 
 
 def sift(records: Sequence[Record]) -> tuple[list[Record], list[Fault]]:

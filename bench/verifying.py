@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench.errors import ConfigError, DataError, StoreError, suggest
+from bench.fitting import told_differently
 from bench.metrics import record_metrics
 from bench.migrations import UnreadableRecord
 from bench.records import Coordinates, Record, Status
@@ -71,7 +72,11 @@ def compare(
 
 def _exact(one: Record, other: Record) -> list[str]:
     a, b = _comparable(one), _comparable(other)
-    return [f"{name}: {_short(a[name])} stored, {_short(b[name])} now" for name in a if a[name] != b[name]]
+    return [
+        f"{name}: {_short(a[name])} stored, {_short(b[name])} now"
+        for name in a
+        if name not in b or told_differently(a[name], b[name])
+    ]
 
 
 def _comparable(record: Record) -> dict[str, Any]:

@@ -171,6 +171,15 @@ def test_what_must_be_equal_is_named(change: dict[str, Any], words: str) -> None
     assert any(words in line for line in found.differences), found
 
 
+def test_what_an_older_record_does_not_tell_is_no_difference() -> None:
+    one, table = cell()
+    assert one.poison is not None
+    newer = one.model_copy(update={"poison": one.poison.model_copy(update={"visible_train": 1.0})})
+    assert compare((one, table), (newer, table)).level == "identical"
+    other = one.model_copy(update={"poison": one.poison.model_copy(update={"poisoned": 11})})
+    assert compare((one, table), (other, table)).level == "differs"
+
+
 def test_other_inputs_and_other_packages() -> None:
     one, table = cell()
     found = compare((one, table), (one, validate(table.iloc[1:])))
