@@ -102,5 +102,7 @@ def test_results_of_an_older_schema_are_refused_with_what_to_do(finished: Path, 
     del old["calibration"], old["null"], old["inversions"]
     old |= {"schema_version": 1, "suspect": None}
     (folder.cells / "old.json").write_text(json.dumps(old))
-    with pytest.raises(DataError, match=r"old\.json has schema version 1, this reads 2; run the cell again"):
+    with pytest.raises(
+        DataError, match=r"old\.json: schema version 1 was never written by a release\. Run the cell again"
+    ):
         folder.records()
