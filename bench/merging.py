@@ -145,8 +145,10 @@ def merge_folders(into: Path, sources: Sequence[Path]) -> tuple[Merged, list[str
     """:func:`merge` of paths; returns what was done, and lines that say it."""
     done = merge(ResultsFolder(into), [ResultsFolder(path) for path in sources])
     lines = [
-        (f"{into}: {len(done.added)} cells added, {len(done.replaced)} replaced, {len(done.known)} known already, "
-        f"{len(done.refused)} refused")
+        (
+            f"{into}: {len(done.added)} cells added, {len(done.replaced)} replaced, {len(done.known)} known already, "
+            f"{len(done.refused)} refused"
+        )
     ]
     lines += [f"refused {fault}" for fault in done.refused]
     return done, lines

@@ -104,7 +104,7 @@ def _cells(rows: list[AttackRow]) -> list[list[str]]:
 
 
 def _both(mean: float | None, median: float | None) -> str:
-    return DASH if mean is None or median is None else f"{mean:.1f} ({median:g})"
+    return DASH if mean is None or median is None else f"{mean:.1f} ({median:.3g})"
 
 
 def _step(before: float | None, after: float | None, scale: float, digits: int) -> str:
