@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.board.curve_plot import write_curves
+from bench.board.groups import undefended
+from bench.board.implantation_plot import write_implantation
 from bench.board.latex import to_latex
 from bench.board.pages import write_pages
-from bench.board.plot import write_tradeoff
+from bench.board.plot import has_tradeoff, write_tradeoff
 from bench.board.render import to_csv, to_json, to_markdown, to_pairs_csv
 from bench.board.table import MARGIN, Board, Loader, Timings, build_board
 from bench.board.terminal import Axis, print_board
@@ -79,9 +81,11 @@ def write_board(
     timings: Timings | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> dict[str, Path]:
-    """Build the board and write ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to
-    ``\\input`` into a paper), ``board.json``, ``tradeoff.png`` and ``tradeoff.svg`` into a folder,
-    ``curves.png`` and ``curves.svg`` where rows differ in an amount alone, and ``inversions/<cell>.md`` and ``.svg`` for each
+    """Build the board and write it into a folder.
+
+    ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to ``\\input`` into a paper) and
+    ``board.json``; plots as ``.png`` and ``.svg``: ``tradeoff`` where there is a defense to compare, ``implantation`` where there
+    is an undefended victim, ``curves`` where rows differ in an amount alone; and ``inversions/<cell>.md`` and ``.svg`` for each
     cell in which triggers were inverted.
 
     Args:
@@ -113,15 +117,23 @@ def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[s
         "board.tex": to_latex(board),
         "board.json": to_json(board),
     }
-    paths = {name: folder / name for name in (*texts, "tradeoff.png", "tradeoff.svg")}
+    paths = {name: folder / name for name in texts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             paths[name].write_text(text, encoding="utf-8", newline="\n")
-        write_tradeoff(board, paths["tradeoff.png"], paths["tradeoff.svg"])
-        if board.curves:
-            paths |= {name: folder / name for name in ("curves.png", "curves.svg")}
-            write_curves(board.curves, paths["curves.png"], paths["curves.svg"])
+        for stem, wanted, write in (
+            ("tradeoff", has_tradeoff(board), write_tradeoff),
+            ("implantation", bool(undefended(board)), write_implantation),
+            ("curves", bool(board.curves), write_curves),
+        ):
+            png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+            if wanted:
+                write(board, png, svg)
+                paths |= {png.name: png, svg.name: svg}
+            else:  # of an earlier board, perhaps
+                png.unlink(missing_ok=True)
+                svg.unlink(missing_ok=True)
         write_pages(records, board.detections, folder)
     except OSError as error:
         raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bench.board.groups import compared
 from bench.board.table import Board, Row
 from bench.metrics import Number
 from bench.records import Status
@@ -116,7 +117,7 @@ def columns(rows: list[Row], margin: float) -> list[Column]:
             Column("ASR@10", _named("asr_at_10", interval=False)),
         ]
     return [
-        Column("defense", defense_name),
+        Column("attack", lambda row: row.attack) if compared(rows) == "attack" else Column("defense", defense_name),
         Column("family", lambda row: row.family or DASH),
         Column("knows", lambda row: ", ".join(row.knows) or "nothing"),
         Column(clean, _named("clean")),

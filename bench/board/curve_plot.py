@@ -13,19 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.board.curves import Curve, CurvePoint
-from bench.board.plot import COLOURS, MARKERS, drawing
+from bench.board.plot import COLOURS, MARKERS, drawing, save
+from bench.board.table import Board
 from bench.metrics import Number
 
 _TITLES: Final = {"poison": "poisoned training samples", "budget": "clean samples of the defense"}
 _COLUMNS: Final = 3
 
 
-def write_curves(curves: Sequence[Curve], png: Path, svg: Path) -> None:
+def write_curves(board: Board, png: Path, svg: Path) -> None:
     """Draw all curves into two files; the same curves give the same bytes."""
     with drawing():
-        figure = draw_curves(curves)
-        figure.savefig(png, dpi=150, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        save(draw_curves(board.curves), png, svg)
 
 
 def draw_curves(curves: Sequence[Curve]) -> Figure:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Final
 
 from bench.board.columns import DASH, METRIC_NAMES, percent
+from bench.board.groups import undefended
 from bench.board.markdown import escape_markdown, escaped_table
 from bench.board.table import Board, Row
 
@@ -30,10 +31,14 @@ DEFINITIONS: Final = (
 
 def implantation_section(board: Board) -> list[str]:
     """The section's paragraphs; none where the board has no undefended victim of an attack."""
-    rows = [row for row in board.rows if row.family == "none" and row.numbers and row.numbers["asr"].value is not None]
+    rows = undefended(board)
     if not rows:
         return []
-    parts = ["## Implantation", _INTRODUCTION]
+    parts = [
+        "## Implantation",
+        _INTRODUCTION,
+        "![share of triggered inputs that meet the goal, reference and victim](implantation.svg)",
+    ]
     for (task, model), group in groupby(rows, key=lambda row: (row.task, row.model)):
         shown = list(group)
         clean = METRIC_NAMES.get(shown[0].metric, shown[0].metric)

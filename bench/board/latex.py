@@ -12,7 +12,7 @@ from typing import Final
 
 from bench.board.across_section import BLOCK_HEADERS, block_row
 from bench.board.columns import METRIC_NAMES, p_value, percent, status_words, yes_no
-from bench.board.render import groups
+from bench.board.groups import compared, groups
 from bench.board.table import Board, Row
 
 _PLAIN: Final = {
@@ -56,7 +56,6 @@ def _ascii(character: str) -> str:
 
 
 _HEADERS: Final = (
-    "defense",
     "family",
     "{clean}",
     "Δ{clean}",
@@ -77,15 +76,24 @@ def to_latex(board: Board) -> str:
         f"% Board: {re.sub('[^ -~]', '?', ' '.join(' '.join(board.suites).split()))}. Needs \\usepackage{{booktabs}}.",
         "% Shares in per cent with 95 % intervals, differences in points; definitions: board.md.",
     ]
-    for number, ((task, model, attack), rows) in enumerate(groups(board)):
-        title = escape_latex(" · ".join((task, model, attack)))
+    for number, (names, rows) in enumerate(groups(board)):
+        title = escape_latex(" · ".join(names))
         caption = (
             f"{suites}: {title}. Shares in per cent with 95\\,\\% intervals; "
             f"keeps: the loss of the clean metric is below {100 * board.margin:g} points."
         )
         clean = METRIC_NAMES.get(next((row.metric for row in rows if row.metric), ""), "clean")
-        headers = [header.format(clean=clean) for header in _HEADERS]
-        parts.append(_table(headers, [_row(row) for row in rows], caption, f"board-{number + 1}", _notes(rows)))
+        lead = compared(rows)
+        headers = [lead, *(header.format(clean=clean) for header in _HEADERS)]
+        parts.append(
+            _table(
+                headers,
+                [[getattr(row, lead), *_row(row)] for row in rows],
+                caption,
+                f"board-{number + 1}",
+                _notes(rows),
+            )
+        )
     if board.blocks:
         found = board.analysis
         caption = (
@@ -101,7 +109,6 @@ def to_latex(board: Board) -> str:
 def _row(row: Row) -> list[str]:
     numbers = row.numbers
     return [
-        row.defense,
         row.family or "–",
         percent(numbers.get("clean")),
         percent(numbers.get("clean_delta"), signed=True),

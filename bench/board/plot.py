@@ -1,4 +1,4 @@
-"""The trade-off plot: lift against the clean metric, a panel for each (task, model) and attack.
+"""The trade-off plot: lift against the clean metric, a panel for each (task, model) and attack that a defense stood against.
 
 Drawn without a display and without global state; the same table gives the same bytes (no dates, a fixed hash salt).
 Colours: Okabe and Ito's palette, which colour-blind readers tell apart; markers differ as well.
@@ -23,6 +23,9 @@ from bench.metrics import Number
 
 COLOURS: Final = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D1F")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+_COLUMNS: Final = 4
+LARGEST: Final = 48
+"""Panels in one picture; who has more cells looks at the pages (``codebackdoorbench site``)."""
 _STYLE: Final[Any] = {
     "svg.hashsalt": "codebackdoorbench",
     "svg.fonttype": "path",
@@ -44,42 +47,60 @@ def drawing() -> Iterator[None]:
         yield
 
 
+def save(figure: Figure, png: Path, svg: Path) -> None:
+    """Write a figure into two files; to be called within :func:`drawing`."""
+    figure.savefig(png, dpi=110, metadata={"Software": None})
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+
+
 def write_tradeoff(board: Board, png: Path, svg: Path) -> None:
     """Draw the plot into two files."""
     with drawing():
-        figure = draw_tradeoff(board)
-        figure.savefig(png, dpi=150, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        save(draw_tradeoff(board), png, svg)
+
+
+def has_tradeoff(board: Board) -> bool:
+    """Is there a defense to compare with none? Without one the plot would hold single points."""
+    return any(row.family != "none" and _placed(row) for row in board.rows)
 
 
 def draw_tradeoff(board: Board) -> Figure:
-    """The figure; rows without a lift are left out (they have no place on its axis)."""
-    rows = [row for row in board.rows if _defined(row, "lift") and _defined(row, "clean")]
-    lines = sorted({(row.task, row.model) for row in rows})
-    attacks = sorted({row.attack for row in rows})
-    if not rows:
+    """The figure; rows without a lift are left out (they have no place on its axis), and so are attacks that no defense met."""
+    panels: dict[tuple[str, str, str], list[Row]] = {}
+    for row in board.rows:
+        if _placed(row):
+            panels.setdefault((row.task, row.model, row.attack), []).append(row)
+    panels = {key: rows for key, rows in panels.items() if any(row.family != "none" for row in rows)}
+    if not panels:
         return _empty()
+    shown = dict(list(panels.items())[:LARGEST])
     looks = _looks(board)
-    present = [name for name in looks if any(row.defense == name for row in rows)]
-    legend_rows = -(-len(present) // 3)
-    size = (max(1.2 + 3.7 * len(attacks), 6.4), 0.5 + 3.1 * len(lines) + 0.22 * (legend_rows + 1))
+    present = [name for name in looks if any(row.defense == name for rows in shown.values() for row in rows)]
+    across = min(_COLUMNS, len(shown))
+    down = -(-len(shown) // across)
+    beside = 3 if across < _COLUMNS else 6
+    size = (max(1.2 + 3.7 * across, 6.4), 0.5 + 3.1 * down + 0.22 * (-(-(len(present) + 1) // beside) + 1))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(lines), len(attacks), squeeze=False)
-    for i, (task, model) in enumerate(lines):
-        for j, attack in enumerate(attacks):
-            here = [row for row in rows if (row.task, row.model, row.attack) == (task, model, attack)]
-            _panel(grid[i, j], here, looks, f"{_short(task)} · {_short(model)}\n{_short(attack)}", board.margin)
+    grid = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, ((task, model, attack), rows) in zip(grid, shown.items(), strict=False):
+        _panel(axes, rows, looks, f"{_short(task)} · {_short(model)}\n{_short(attack)}", board.margin)
+    for axes in grid[len(shown) :]:
+        axes.set_axis_off()
+    if len(panels) > len(shown):
+        figure.suptitle(
+            f"the first {len(shown)} of {len(panels)}: the others are on the pages (codebackdoorbench site)"
+        )
     handles = [_handle(name, *looks[name]) for name in present]
     handles.append(Line2D([], [], color="#777777", linestyle="--", label="no defense, less the margin"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(beside, len(handles)), frameon=False)
     return figure
 
 
 def _empty() -> Figure:
     figure = Figure(figsize=(6, 2))
     FigureCanvasAgg(figure)
-    figure.text(0.5, 0.5, "No cell has a lift to show yet.", ha="center", va="center")
+    figure.text(0.5, 0.5, "No defended cell has a lift to show yet.", ha="center", va="center")
     return figure
 
 
@@ -95,10 +116,6 @@ def _looks(board: Board) -> dict[str, tuple[str, str]]:
 
 def _panel(axes: Axes, rows: list[Row], looks: dict[str, tuple[str, str]], title: str, margin: float) -> None:
     axes.set_title(title)
-    if not rows:
-        axes.text(0.5, 0.5, "no cells", ha="center", va="center", transform=axes.transAxes, color="#777777")
-        axes.set_axis_off()
-        return
     axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
     for row in rows:
         if row.family == "none":
@@ -124,8 +141,8 @@ def _point(axes: Axes, row: Row, colour: str, marker: str) -> None:
     axes.errorbar(
         [100 * x.value],
         [100 * y.value],
-        xerr=_arms(x),
-        yerr=_arms(y),
+        xerr=arms(x),
+        yerr=arms(y),
         color=colour,
         marker=marker,
         markersize=7,
@@ -137,7 +154,8 @@ def _point(axes: Axes, row: Row, colour: str, marker: str) -> None:
     )
 
 
-def _arms(number: Number) -> list[list[float]] | None:
+def arms(number: Number) -> list[list[float]] | None:
+    """The interval as an error bar, in per cent, down and up; ``None`` without one."""
     if number.value is None or number.low is None or number.high is None:
         return None
     return [[max(0.0, 100 * (number.value - number.low))], [max(0.0, 100 * (number.high - number.value))]]
@@ -153,5 +171,5 @@ def _short(text: str, width: int = 28) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _defined(row: Row, name: str) -> bool:
-    return name in row.numbers and row.numbers[name].value is not None
+def _placed(row: Row) -> bool:
+    return all(name in row.numbers and row.numbers[name].value is not None for name in ("lift", "clean"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 from bench.board.across_section import across_section, apart_section
 from bench.board.attack_section import attack_section
 from bench.board.columns import DASH, STATUS_WORDS, columns, definitions
+from bench.board.groups import groups
 from bench.board.implantation_section import implantation_section
 from bench.board.markdown import escape_markdown, escaped_table
 from bench.board.table import Board, Row
@@ -15,13 +15,7 @@ from bench.board.tables import to_csv, to_json, to_pairs_csv
 from bench.board.verdict_section import verdict_section
 from bench.stats import MINIMUM_SEEDS
 
-__all__ = ["escape_markdown", "groups", "to_csv", "to_json", "to_markdown", "to_pairs_csv"]
-
-
-def groups(board: Board) -> Iterator[tuple[tuple[str, str, str], list[Row]]]:
-    """Rows by (task, model, attack), in order."""
-    for key, rows in groupby(board.rows, key=lambda row: (row.task, row.model, row.attack)):
-        yield key, list(rows)
+__all__ = ["escape_markdown", "to_csv", "to_json", "to_markdown", "to_pairs_csv"]
 
 
 def to_markdown(board: Board) -> str:
@@ -35,8 +29,8 @@ def to_markdown(board: Board) -> str:
         )
     if not board.rows:
         parts.append("There are no cells.")
-    for (task, model, attack), rows in groups(board):
-        title = " · ".join(escape_markdown(part) for part in (task, model, attack))
+    for names, rows in groups(board):
+        title = " · ".join(escape_markdown(part) for part in names)
         parts += [f"## {title}", _table(rows, board.margin)]
         notes = list(_notes(rows))
         if notes:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bench.board.across_section import BLOCK_HEADERS, block_row
 from bench.board.columns import DASH, METRIC_NAMES, p_value, percent, status_words
+from bench.board.groups import compared, groups
 from bench.board.table import Board, Row
 from bench.board.verdict_section import verdict_lines
 from bench.errors import ConfigError, suggest
@@ -66,26 +67,26 @@ def axis_of(name: str | None) -> Axis | None:
 
 def grouped(board: Board, axis: Axis | None) -> Iterator[tuple[str, list[str], list[Row]]]:
     """(title, what each row is called, rows), in the board's order; by an axis: in the order of its values' first rows."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    if axis is None:
+        for names, rows in groups(board):
+            yield " · ".join(names), [getattr(row, compared(rows)) for row in rows], rows
+        return
+    found: dict[str, list[Row]] = {}
     for row in board.rows:
-        key: tuple[str, ...] = (row.task, row.model, row.attack)
-        if axis is not None:
-            key = (getattr(row, axis) or DASH,)
-        found.setdefault(key, []).append(row)
-    names = ("defense",) if axis is None else tuple(n for n in ("task", "model", "attack", "defense") if n != axis)
-    for key, rows in found.items():
-        title = " · ".join(key) if axis is None else f"{axis}: {key[0]}"
-        yield title, [" · ".join(getattr(row, name) for name in names) for row in rows], rows
+        found.setdefault(getattr(row, axis) or DASH, []).append(row)
+    others = tuple(name for name in ("task", "model", "attack", "defense") if name != axis)
+    for value, rows in found.items():
+        yield f"{axis}: {value}", [" · ".join(getattr(row, name) for name in others) for row in rows], rows
 
 
 def _table(title: str, labels: list[str], rows: list[Row], narrow: bool) -> Table:
     metrics = {row.metric for row in rows if row.metric}
     clean = METRIC_NAMES.get(metrics.pop(), "clean") if len(metrics) == 1 else "clean"
-    headers = ["defense", clean, f"Δ{clean}", "ASR", "ASR₀", "lift", "p (Holm)", "family", "cells"]
+    headers = [compared(rows), clean, f"Δ{clean}", "ASR", "ASR₀", "lift", "p (Holm)", "family", "cells"]
     if any(" · " in label for label in labels):
         headers[0] = "row"
     shown = headers[: -2 if narrow and all(status_words(row) == f"{len(row.seeds)} ok" for row in rows) else None]
-    table = _empty_table(title, shown, narrow, left=("defense", "row", "family", "cells"))
+    table = _empty_table(title, shown, narrow, left=("attack", "defense", "row", "family", "cells"))
     for label, row in zip(labels, rows, strict=True):
         table.add_row(*_cells([label, *_compact_row(row)][: len(shown)], narrow))
     return table
