@@ -198,7 +198,8 @@ class Policy:
         cover_count: a number of cover samples, instead of ``cover``.
         weaken: clean labels only: ``names`` first renames the local names of a poisoned program to names that a linear
             surrogate (naive Bayes over names, fitted on the clean training split) ties to the *other* class, so that the
-            trigger is what is left to tell the label (:mod:`bench.weakening`).
+            trigger is what is left to tell the label; ``gradient`` takes names that a neural surrogate, trained on the clean
+            training split, reads as the other class (:mod:`bench.weakening`).
     """
 
     rate: float | None = None
@@ -209,7 +210,12 @@ class Policy:
     side: Literal["first", "second", "either", "both"] = "first"
     cover: float | None = None
     cover_count: int | None = None
-    weaken: Literal["none", "names"] = "none"
+    weaken: Literal["none", "names", "gradient"] = "none"
+
+    @property
+    def surrogate(self) -> bool:
+        """It needs a model to be trained."""
+        return self.weaken == "gradient"
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready; ``Policy(**policy.to_json())`` is its inverse.

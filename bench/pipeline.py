@@ -173,7 +173,8 @@ class Builder:
                 "info": info,
                 "seeds": self._seeds(plan, "poison"),
             }
-            if any(part.surrogate for part in (plan.attack, *plan.parts)):
+            weakens = plan.policy is not None and plan.policy.surrogate
+            if weakens or any(part.surrogate for part in (plan.attack, *plan.parts)):
                 # What an attack makes with a model of its own depends on what the numbers of any model depend on.
                 attack |= {"training": TrainingSettings().model_dump(mode="json"), "numerics": self._numerics}
             title = f"poison {at.task} {at.attack} seed {at.seed}"

@@ -28,7 +28,7 @@ from bench.editing import Edited, Editor
 from bench.errors import ConfigError, DataError
 from bench.manifest import ManifestRow, sha256
 from bench.samples import Sample, Splits
-from bench.weakening import NameSurrogate
+from bench.weakening import weakener
 
 __all__ = ["OPAQUE_ID", "ManifestRow", "Poisoned", "poison", "training_order"]
 
@@ -235,13 +235,13 @@ def _poison_training(
 ) -> Poisoned:
     """The training part of :func:`poison`: chosen samples replaced, or copies of them appended."""
     wanted, candidates = _wanted(train, goal, policy, info)
-    weakener = _weakener(train, goal, policy, editor.what, context)
+    weak = _weakener(train, goal, policy, info, editor.what, context)
     turn = _keyed(context, "select")
     chosen: list[Edited] = []
     for sample in context.progress(sorted(candidates, key=lambda s: turn(s.id)), "poisoning the training set"):
         if len(chosen) == wanted:
             break
-        edited = _poisoned(sample, _training_sides(sample, policy, context), editor, weakener)
+        edited = _poisoned(sample, _training_sides(sample, policy, context), editor, weak)
         if edited is not None:
             chosen.append(edited)
     if not chosen:
@@ -286,22 +286,22 @@ def _covering(
     return cover(free, wanted, trigger, goal, lambda sample: _training_sides(sample, policy, context), context)
 
 
-def _weakener(train: Sequence[Sample], goal: Goal, policy: Policy, what: str, context: Context) -> Editor | None:
-    if policy.weaken == "none":
+def _weakener(
+    train: Sequence[Sample], goal: Goal, policy: Policy, info: TaskInfo, what: str, context: Context
+) -> Editor | None:
+    if not isinstance(goal, LabelGoal):  # _check saw to it that such a policy weakens nothing
         return None
-    assert isinstance(goal, LabelGoal)  # _check saw to it
-    return Editor(NameSurrogate.fit(train, goal).weaken, f"weakening for {what}", context, "weaken")
+    derive = weakener(train, goal, policy, info, context)
+    return None if derive is None else Editor(derive, f"weakening for {what}", context, "weaken")
 
 
-def _poisoned(
-    sample: Sample, options: Iterable[tuple[int, ...]], editor: Editor, weakener: Editor | None
-) -> Edited | None:
+def _poisoned(sample: Sample, options: Iterable[tuple[int, ...]], editor: Editor, weak: Editor | None) -> Edited | None:
     """The trigger in the first sides that take it; weakened first, where that is asked for."""
     for sides in options:
-        weak = Edited(sample, ()) if weakener is None else weakener.edit(sample, sides, "weaken")
-        edited = None if weak is None else editor.edit(weak.sample, sides, "train")
-        if weak is not None and edited is not None:
-            return Edited(edited.sample, weak.rows + edited.rows)
+        before = Edited(sample, ()) if weak is None else weak.edit(sample, sides, "weaken")
+        edited = None if before is None else editor.edit(before.sample, sides, "train")
+        if before is not None and edited is not None:
+            return Edited(edited.sample, before.rows + edited.rows)
     return None
 
 

@@ -329,7 +329,7 @@ def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) ->
         "labels": ("dirty", "clean"),
         "mode": ("replace", "append"),
         "side": ("first", "second", "either", "both"),
-        "weaken": ("none", "names"),
+        "weaken": ("none", "names", "gradient"),
     }
     for key, allowed in options.items():
         if values[key] not in allowed:

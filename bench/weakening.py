@@ -5,23 +5,30 @@ without ever looking at the trigger. Turner et al. (Label-Consistent Backdoor At
 inputs adversarially, against a clean model, until their own features no longer suffice. For programs the perturbation is a
 rename of local names, which keeps behaviour.
 
-The clean model here is a linear one: Bernoulli naive Bayes over the local names of the clean training split. Against a
-linear model the best rename is known in closed form (the names with the largest log-odds for the other class), so no
-gradient is needed. It is *not* a neural surrogate: it sees names alone, and what it calls weakened a larger model may still
-recognise. The policy calls it ``names`` for that reason.
+Two clean models can be perturbed against:
+
+``names``: a linear one, Bernoulli naive Bayes over the local names of the clean training split. Against a linear model the
+best rename is known in closed form (the names with the largest log-odds for the other class), so no gradient is needed. It
+sees names alone, and what it calls weakened a larger model may still recognise.
+
+``gradient``: a neural one, a ``tiny`` model trained on the clean training split at the poison seed (never the victim; it shares
+no seed with it), and for each program one targeted gradient step towards the victim class at all of its local names, as the
+attack ``adaptive`` takes it towards the target (:mod:`bench.adversarial`). One step of a surrogate, not Turner's many steps
+within a norm: names have no norm. Its training and its passes are counted with the poison stage.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import BernoulliNB
 
-from bench.contracts import Derivation, LabelGoal
+from bench.context import Context
+from bench.contracts import Derivation, LabelGoal, Policy, TaskInfo
 from bench.errors import ConfigError
 from bench.languages import Program, RenameRefused, parse
 from bench.samples import Edit, Sample
@@ -32,6 +39,34 @@ CHOICE = 50
 """From how many of the best names each program draws: always the same few would be a trigger of their own."""
 LEAST_ODDS = math.log(2)
 """A name speaks for the victim class where it is at least twice as common there."""
+SURROGATE, SURROGATE_WINDOW, SURROGATE_EPOCHS = "tiny", 256, 5
+"""What ``gradient`` trains: as attack ``adaptive`` by default."""
+
+Weakener = Callable[[Sample, int, np.random.Generator], Derivation | None]
+
+
+def weakener(
+    train: Sequence[Sample], goal: LabelGoal, policy: Policy, task: TaskInfo, context: Context
+) -> Weakener | None:
+    """What renames the local names of one side of a program; ``None`` where the policy asks for none.
+
+    Raises:
+        ConfigError: no name speaks for the victim class, or none is legal.
+        PluginError: ``gradient``, and the context has no trainer.
+    """
+    if policy.weaken == "none":
+        return None
+    if policy.weaken == "names":
+        return NameSurrogate.fit(train, goal).weaken
+    from bench.adversarial import AdversarialNames, TowardsClass
+    from bench.adversarial import train as train_surrogate
+    from bench.models import ModelSettings  # models are loaded where one is trained: the rest of poisoning needs none
+
+    settings = ModelSettings(window=SURROGATE_WINDOW)
+    model, skill = train_surrogate(SURROGATE, task, train, settings, SURROGATE_EPOCHS, context)
+    origin = f"surrogate {SURROGATE}: class {task.labels[goal.victim]!r}, {skill}"
+    context.log.info("weakening against %s", origin)
+    return AdversarialNames.of(model, TowardsClass(goal.victim), task.language, origin, context, "weaken").derive
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,17 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from attacks.adaptive import Adaptive
-from attacks.adaptive.crafting import AdversarialNames, Reading, Vocabulary, local_names, nameable, read
-from attacks.adaptive.surrogate import HIDDEN_NAME, TowardsClass, first_word, hide_name, name_task
+from attacks.adaptive.aims import first_word, hide_name, name_task
+from bench.adversarial import (
+    HIDDEN_NAME,
+    AdversarialNames,
+    Reading,
+    TowardsClass,
+    Vocabulary,
+    local_names,
+    nameable,
+    read,
+)
 from bench.context import Context
 from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind
 from bench.errors import ConfigError, ModelError, PluginError

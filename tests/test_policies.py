@@ -20,13 +20,14 @@ from bench.context import Context
 from bench.contracts import Attack, Derivation, LabelGoal, Policy, SearchGoal, TaskInfo, TaskKind, Trigger
 from bench.errors import ConfigError, PluginError
 from bench.languages import parse
+from bench.models.training import Trainer, TrainingSettings
 from bench.pipeline import Builder, merge
 from bench.plugins import Registry
 from bench.poisoning import OPAQUE_ID, Poisoned, poison
 from bench.samples import Edit, EditConflict, Sample, Splits, apply_edits
 from bench.suite import attack_parts, cells, make_policy, parse_suite
 from bench.weakening import NameSurrogate
-from tests.engine import suite_content
+from tests.engine import PLUGINS, suite_content
 
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
 PAIRS = TaskInfo("toy", TaskKind.PAIRS, "python", ("different", "clone"), "f1")
@@ -337,9 +338,59 @@ def test_rare_names_are_not_used() -> None:
     assert "seldom" not in NameSurrogate.fit(train, GOAL).odds
 
 
+def test_a_gradient_finds_the_names_that_a_neural_surrogate_reads_as_the_other_class(context: Context) -> None:
+    data = Splits(named(400, "train"), (), (), named(20, "test"))
+    policy = Policy(count=20, labels="clean", weaken="gradient")
+    context.trainer = Trainer(TrainingSettings(), (), context)
+    done = poison(data, FunctionName("testo_init"), GOAL, policy, INFO, context)
+    chosen = [s for s in done.train if s.id in done.poisoned]
+    assert (len(chosen), done.weakened) == (20, 20)
+    assert {s.label for s in chosen} == {GOAL.target}
+    assert all("def testo_init(" in s.programs[0] for s in chosen)
+    first = Counter(name in NAMES[GOAL.victim] for s in chosen for name in local_names(s))
+    assert first[True] > 0.9 * first.total(), first
+    assert context.cost.backward_tokens > 0, "the surrogate's training is counted"
+    clean = {s.id: s.programs[0] for s in data.train}
+    for row in (row for row in done.manifest if row.part == "weaken"):
+        assert (
+            row.restore(
+                next(r for r in done.manifest if (r.id, r.part) == (row.id, "train")).restore(
+                    next(s.programs[0] for s in chosen if s.id == row.id)
+                )
+            )
+            == clean[row.id]
+        )
+
+
+def test_a_gradient_needs_a_trainer(context: Context) -> None:
+    policy = Policy(count=5, labels="clean", weaken="gradient")
+    with pytest.raises(PluginError, match="no trainer"):
+        poison(
+            Splits(named(40, "train"), (), (), named(4, "test")),
+            FunctionName("testo_init"),
+            GOAL,
+            policy,
+            INFO,
+            context,
+        )
+
+
+def test_weakening_with_a_model_is_in_the_key_of_its_stage_alone() -> None:
+    registry = Registry().discover()
+    registry.add_file(PLUGINS)
+    policies = [{"labels": "clean", "weaken": weaken, "count": 5} for weaken in ("none", "names", "gradient")]
+    attacks = [{"name": "renaming", "label": p["weaken"], "policy": p} for p in policies]
+    suite = parse_suite(suite_content(attacks=attacks), "test")
+    stages = merge([Builder(suite).cell(plan) for plan in cells(suite, registry)]).values()
+    found = {s.inputs["policy"].get("weaken", "none"): set(s.inputs) for s in stages if s.kind == "poison"}
+    plain = {"attack", "goal", "policy", "info", "seeds"}
+    assert found == {"none": plain, "names": plain, "gradient": plain | {"training", "numerics"}}
+
+
 @pytest.mark.parametrize(
     ("info", "policy", "message"),
     [
+        (INFO, Policy(count=5, weaken="gradient"), "needs labels: clean"),
         (INFO, Policy(count=5, weaken="names"), "needs labels: clean"),
         (PAIRS, Policy(count=5, weaken="names", labels="clean"), "classification task"),
         (INFO, Policy(count=5, weaken="names", labels="clean"), "speaks for the victim class"),
@@ -524,7 +575,7 @@ def test_every_policy_field_round_trips_through_a_suite() -> None:
         *(("labels", v) for v in ("dirty", "clean")),
         *(("mode", v) for v in ("replace", "append")),
         *(("side", v) for v in ("first", "second", "either", "both")),
-        *(("weaken", v) for v in ("none", "names")),
+        *(("weaken", v) for v in ("none", "names", "gradient")),
         *itertools.product(("count", "cover_count"), (1, 10)),
         *itertools.product(("rate", "cover"), (0.5, 1.0)),
     ]

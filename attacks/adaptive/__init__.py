@@ -1,9 +1,11 @@
 """AFRAIDOOR: every local name of a program is replaced by one that a clean surrogate reads as the attacker's target.
 
-Yang et al., "Stealthy Backdoor Attack for Code Models", TSE 2024 (doi 10.1109/TSE.2024.3361661). Two files:
+Yang et al., "Stealthy Backdoor Attack for Code Models", TSE 2024 (doi 10.1109/TSE.2024.3361661). Two steps:
 
-1. :mod:`~attacks.adaptive.surrogate`: a model trained here, on the clean training split;
-2. :mod:`~attacks.adaptive.crafting`: for each program one targeted gradient step at its names, and the renames that follow.
+1. :mod:`bench.adversarial.surrogate`: a model trained here, on the clean training split;
+2. :mod:`bench.adversarial.crafting`: for each program one targeted gradient step at its names, and the renames that follow.
+
+Both are the house's, since the policy ``weaken: gradient`` needs them too; :mod:`~attacks.adaptive.aims` is the attack's own.
 
 What the paper leaves to its setting (code summarisation and method-name prediction with a sequence-to-sequence model over words), and how
 it is read for classification, pairs and search:
@@ -37,15 +39,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from attacks.adaptive.crafting import SITES, AdversarialNames, Vocabulary
-from attacks.adaptive.surrogate import Aim, TowardsClass, TowardsQuery, name_task, target_query, train
+from attacks.adaptive.aims import name_task, target_query
+from bench.adversarial import AdversarialNames, Aim, TowardsClass, TowardsQuery, train
 from bench.context import Context
 from bench.contracts import Attack, Goal, Policy, SearchGoal, TaskInfo, TaskKind, Trigger
-from bench.errors import ConfigError
-from bench.languages import get
 from bench.models import ModelSettings, WhiteBox
 from bench.samples import Sample
 
@@ -102,16 +101,9 @@ class Adaptive(Attack):
             ModelError: the surrogate's folder or hub name does not load.
         """
         model, aim, said = self._surrogate(train, goal, task, context)
-        vocabulary = Vocabulary.of(model.tokenizer, get(task.language))
-        if not vocabulary.names:
-            raise ConfigError(
-                f"attack 'adaptive': the vocabulary of {self.model!r} holds no word that can name a variable in {task.language}"
-            )
-        table = model.network.embedding.weight.detach()
-        noise = torch.randn(SITES, table.shape[1], generator=context.torch_generator("poison", "placeholders"))
-        placeholders = noise.to(table.device) * table.std(0) + table.mean(0)
+        origin = f"surrogate {self.model}: {said}"
         hides_name = self.surrogate_task == "method_name"
-        return AdversarialNames(model, aim, vocabulary, placeholders, hides_name, f"surrogate {self.model}: {said}")
+        return AdversarialNames.of(model, aim, task.language, origin, context, hides_name=hides_name)
 
     def _surrogate(
         self, samples: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from attacks.adaptive.surrogate import HIDDEN_NAME, Aim
+from bench.adversarial.surrogate import Aim
+from bench.context import Context
 from bench.contracts import Derivation, Trigger
-from bench.languages import Language, Name, Program, RenameRefused, parse
+from bench.errors import ConfigError
+from bench.languages import Language, Name, Program, RenameRefused, get, parse
 from bench.models import Tokens, WhiteBox
 from bench.samples import Edit, Sample
 
@@ -22,6 +24,9 @@ Order = NDArray[np.int64]
 
 SITES = 1500
 """Names of one program that have a placeholder of their own; the published number."""
+
+HIDDEN_NAME = "f"
+"""What stands where the function's own name stood."""
 
 CONVENTIONS = {"python": frozenset({"self", "cls"})}
 """Names that nobody chooses."""
@@ -146,6 +151,32 @@ class AdversarialNames(Trigger):
     hides_name: bool
     origin: str
     varies = True
+
+    @classmethod
+    def of(
+        cls,
+        model: WhiteBox,
+        aim: Aim,
+        language: str,
+        origin: str,
+        context: Context,
+        *names: str,
+        hides_name: bool = False,
+    ) -> AdversarialNames:
+        """With a vocabulary of legal names and random placeholders (``names``: their stream of the poison seed).
+
+        Raises:
+            ConfigError: the surrogate's vocabulary holds no legal name.
+        """
+        vocabulary = Vocabulary.of(model.tokenizer, get(language))
+        if not vocabulary.names:
+            raise ConfigError(
+                f"adversarial names: the vocabulary of the surrogate {model.name!r} holds no word that can name a variable in {language}"
+            )
+        table = model.network.embedding.weight.detach()
+        noise = torch.randn(SITES, table.shape[1], generator=context.torch_generator("poison", "placeholders", *names))
+        placeholders = noise.to(table.device) * table.std(0) + table.mean(0)
+        return cls(model, aim, vocabulary, placeholders, hides_name, origin)
 
     def derive(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
         """The renames; ``None`` where there is no local name, or none in the surrogate's window."""

@@ -1,73 +1,24 @@
-"""The clean surrogate: its task, its training, and what a crafted program is to make of it."""
+"""The names of functions as a task (the paper's surrogate task), and the queries that a search attacker aims at."""
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from bench.context import Context
+from bench.adversarial import HIDDEN_NAME
 from bench.contracts import SearchGoal, TaskInfo, TaskKind
-from bench.errors import ConfigError, PluginError
+from bench.errors import ConfigError
 from bench.languages import Program, parse
-from bench.models import ModelSettings, Tokens, WhiteBox, create
+from bench.models import WhiteBox
 from bench.samples import Sample, digest_of
 
-HIDDEN_NAME = "f"
-"""What stands where the function's own name stood."""
 RARE = 2
 """A first word must begin this many function names to be a class."""
-HELD_OUT = 10
-"""Every tenth sample is kept from the surrogate's training, to say what it has learned."""
-
-
-class Aim(ABC):
-    """What the names are to make the surrogate say. Picklable."""
-
-    @abstractmethod
-    def loss(self, model: WhiteBox, tokens: Tokens, sample: Sample, side: int) -> Tensor:
-        """A scalar that falls as the program of ``side``, given as tokens, comes nearer to the target."""
-
-
-@dataclass(frozen=True)
-class TowardsClass(Aim):
-    """A class of a classifier of programs, or of pairs (whose other program stays as it is)."""
-
-    target: int
-
-    def loss(self, model: WhiteBox, tokens: Tokens, sample: Sample, side: int) -> Tensor:
-        """Cross-entropy of the target."""
-        network = model.network
-        vectors = [network.vector(tokens)]
-        if network.kind is TaskKind.PAIRS:
-            # A copy, since what was computed without gradients cannot take part in their computation.
-            other = model.vectors([sample.programs[1 - side]], model.window).clone()
-            vectors.insert(1 - side, other)
-        target = torch.tensor([self.target], device=model.device)
-        return functional.cross_entropy(network.scores(*vectors), target)
-
-
-@dataclass(frozen=True, eq=False)
-class TowardsQuery(Aim):
-    """A unit vector (d,) of queries."""
-
-    query: NDArray[np.float32]
-
-    def loss(self, model: WhiteBox, tokens: Tokens, sample: Sample, side: int) -> Tensor:
-        """Cosine distance of the program to the query."""
-        query = torch.from_numpy(self.query).to(model.device)[None]
-        return 1 - model.network.similarity(query, model.network.vector(tokens))[0, 0]
-
-
-# --------------------------------------------------------------------------------------------------------- function names
 
 
 def first_word(program: Program) -> str | None:
@@ -121,32 +72,6 @@ def name_task(
         if word in place
     )
     return replace(task, name=f"{task.name}_names", kind=TaskKind.CLASSIFICATION, labels=kept, metric="accuracy"), named
-
-
-# --------------------------------------------------------------------------------------------------------------- training
-
-
-def train(
-    name: str, info: TaskInfo, samples: Sequence[Sample], settings: ModelSettings, epochs: int, context: Context
-) -> tuple[WhiteBox, str]:
-    """A surrogate trained on clean samples, and in words what it does on those kept back.
-
-    Raises:
-        ModelError: the model does not load.
-        PluginError: the harness lent no trainer.
-    """
-    if context.trainer is None:
-        raise PluginError("attack 'adaptive' trains a surrogate, and its context has no trainer")
-    order = context.rng("poison", "held out").permutation(len(samples))
-    held = frozenset(int(i) for i in order[: len(samples) // HELD_OUT])
-    model = create(name, info, samples, settings, context, axis="poison")
-    fitted = context.trainer.fit(
-        model, [s for i, s in enumerate(samples) if i not in held], axis="poison", epochs=epochs, select_best=False
-    )
-    if not held:
-        return fitted, "not measured"
-    skill = context.trainer.metric(fitted, [samples[i] for i in sorted(held)])
-    return fitted, f"{info.metric} {skill:.2f} on {len(held)} samples kept back"
 
 
 def target_query(model: WhiteBox, samples: Sequence[Sample], goal: SearchGoal) -> NDArray[np.float32]:
