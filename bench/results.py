@@ -158,6 +158,11 @@ class ResultsFolder:
         """Per-sample outcomes of a cell that ended well."""
         return outcomes.read_outcomes(self.cells / f"{coordinates.slug}.parquet")
 
+    def load(self, record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """The tables of a record's cell as the board takes them (:data:`bench.board.Loader`), which validates the outcomes itself."""
+        at = record.coordinates
+        return outcomes.load_outcomes(self.cells / f"{at.slug}.parquet"), self.filter_table(at)
+
     def filter_table(self, coordinates: Coordinates) -> pd.DataFrame | None:
         """Per-sample suspicion of a filter cell."""
         path = self.cells / f"{coordinates.slug}.filter.parquet"

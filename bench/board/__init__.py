@@ -5,11 +5,11 @@ Everything is derived from records and stored per-sample outcomes; no model is n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
@@ -29,8 +29,11 @@ from bench.verdicts import FALSE_ALARMS
 if TYPE_CHECKING:
     from bench.results import ResultsFolder
 
+MANY: Final = 1000
+"""From so many records on, a board is built in several processes: below, starting them takes longer than they save."""
+
 __all__ = [
-    *("Axis", "Board", "Loader", "Timings", "build_board", "print_board", "publish", "publish_board"),
+    *("MANY", "Axis", "Board", "Loader", "Timings", "build_board", "print_board", "publish", "publish_board"),
     *("to_csv", "to_json", "to_latex", "to_markdown", "to_pairs_csv", "write_board", "write_files"),
 ]
 
@@ -57,13 +60,15 @@ def publish_board(
         bench.errors.DataError: no record can be read.
         StoreError: a file cannot be written.
     """
-
-    def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        return folder.outcomes(record.coordinates), folder.filter_table(record.coordinates)
-
     found = folder.read()
     board = build_board(
-        found.records, load, margin=margin, timings=folder.timings(), false_alarms=false_alarms, faults=found.faults
+        found.records,
+        folder.load,
+        margin=margin,
+        timings=folder.timings(),
+        false_alarms=false_alarms,
+        faults=found.faults,
+        workers=(os.cpu_count() or 1) if len(found.records) >= MANY else 1,
     )
     paths = write_files(board, found.records, folder.root)
     print_board(board, console, group_by)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
 from typing import Final
 
 import pandas as pd
@@ -28,6 +32,8 @@ from bench.verdicts import FALSE_ALARMS
 MARGIN: Final = 0.02
 FAMILY_ORDER: Final = ("none", "filter", "training", "repair", "screen", "composition")
 UNDEFENDED: Final = "this is the undefended model"
+_PIECES: Final = 4
+"""Pieces of work for each worker: all end at about the same time."""
 _AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
 
 Loader = Callable[[Record], tuple[pd.DataFrame, pd.DataFrame | None]]
@@ -129,8 +135,11 @@ def build_board(
     timings: Timings | None = None,
     false_alarms: float = FALSE_ALARMS,
     faults: Iterable[Fault] = (),
+    workers: int = 1,
 ) -> Board:
     """Make the table; arguments as :func:`bench.board.write_board`, ``faults`` as found when the records were read.
+
+    With several ``workers`` (processes) the loader must be picklable; the board is the same.
 
     Records that do not fit together or whose tables are no good stand in ``apart``; nothing is raised for them.
     """
@@ -141,12 +150,13 @@ def build_board(
         at = record.coordinates
         if not record.calibration:
             grouped.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
-    reader = _Reader(outcomes_loader)
-    rows = [row for key in sorted(grouped) if (row := _row(grouped[key], reader, margin, timings or {})) is not None]
-    rows.sort(key=_order)
-    apart += reader.faults
-    records = [record for record in records if record.coordinates not in reader.failed]
-    detected = detections(records, reader.implanted, false_alarms)
+    read = _Read()
+    for part in _read_all([grouped[key] for key in sorted(grouped)], outcomes_loader, margin, timings or {}, workers):
+        read += part
+    rows = sorted(read.rows, key=_order)
+    apart += read.faults
+    records = [record for record in records if record.coordinates not in read.failed]
+    detected = detections(records, lambda record: read.implanted.get(record.coordinates), false_alarms)
     rows = _with_verdicts(rows, detected)
     adjusted = stats.holm([row.mcnemar_p for row in rows])
     rows = [row.model_copy(update={"mcnemar_p_holm": rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
@@ -165,12 +175,52 @@ def build_board(
     )
 
 
+@dataclass
+class _Read:
+    """What came of reading some rows' tables."""
+
+    rows: list[Row] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    failed: set[Coordinates] = field(default_factory=set)
+    implanted: dict[Coordinates, bool | None] = field(default_factory=dict)
+    """Does the undefended victim of a record carry the backdoor?"""
+
+    def __iadd__(self, other: _Read) -> _Read:
+        self.rows += other.rows
+        self.faults += other.faults
+        self.failed |= other.failed
+        self.implanted |= other.implanted
+        return self
+
+
+def _read_all(
+    wanted: Sequence[Sequence[Record]], loader: Loader, margin: float, timings: Timings, workers: int
+) -> Iterator[_Read]:
+    """The rows of some groups of records, in order, in pieces; each group is one row's cells."""
+    if workers == 1 or len(wanted) < 2:
+        yield _read_rows(wanted, loader, margin, timings)
+        return
+    each = -(-len(wanted) // (workers * _PIECES))
+    pieces = [wanted[place : place + each] for place in range(0, len(wanted), each)]
+    slugs = [{record.coordinates.slug for records in piece for record in records} for piece in pieces]
+    own = [{slug: time for slug, time in timings.items() if slug in here} for here in slugs]
+    # A fresh interpreter: a fork of one that has threads (Arrow's) may hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_read_rows, pieces, repeat(loader), repeat(margin), own)
+
+
+def _read_rows(wanted: Sequence[Sequence[Record]], loader: Loader, margin: float, timings: Timings) -> _Read:
+    reader = _Reader(loader)
+    rows = [row for records in wanted if (row := _row(records, reader, margin, timings)) is not None]
+    return _Read(rows, reader.faults, reader.failed, reader.implanted)
+
+
 class _Reader:
     """Asks for the tables of each record once; what cannot be read is a fault, and the rest of the board goes on."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._implanted: dict[Coordinates, bool | None] = {}
+        self.implanted: dict[Coordinates, bool | None] = {}
         self.faults: list[Fault] = []
         self.failed: set[Coordinates] = set()
 
@@ -184,17 +234,13 @@ class _Reader:
             outcomes, filter_table = self._loader(record)
             outcomes = validate(outcomes)
             if record.inversions:
-                self._implanted[at] = lift_is_above_zero(outcomes)
+                self.implanted[at] = lift_is_above_zero(outcomes)
             found = measures(outcomes, record.metric)
             return record_metrics(record, outcomes, filter_table, found, intervals=alone), found
         except BenchError as error:
             self.failed.add(at)
             self.faults.append(Fault(where=f"{record.suite}: {at.slug}", what=str(error), slug=at.slug))
             return None
-
-    def implanted(self, record: Record) -> bool | None:
-        """Does the undefended victim of a record that was read carry the backdoor?"""
-        return self._implanted.get(record.coordinates)
 
 
 def analyse_rows(rows: Sequence[Row]) -> Analysis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -102,12 +103,15 @@ def render(root: str) -> None:
     folder = ResultsFolder(Path(root))
     started, before = time.perf_counter(), time.process_time()
     found = folder.read()
-    board: Board = build_board(found.records, lambda r: (folder.outcomes(r.coordinates), None))
+    board: Board = build_board(found.records, folder.load, workers=os.cpu_count() or 1)
     assert not board.apart
     assert len(board.rows) == TASKS * MODELS * ATTACKS * DEFENSES
     write_files(board, found.records, folder.root)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(len(found.records), time.perf_counter() - started, time.process_time() - before, peak)
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # Of the largest worker; each is counted as if it was as large.
+    peak = (own.ru_maxrss + others.ru_maxrss * (os.cpu_count() or 1)) * 1024 / 1e9
+    cpu = time.process_time() - before + others.ru_utime + others.ru_stime
+    print(len(found.records), time.perf_counter() - started, cpu, peak)
 
 
 def whole_board() -> list[Measure]:
