@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.board import build_board, to_json, to_markdown, write_board
+from bench.board.curve_plot import draw_curves
 from bench.board.curves import Curve, curves
 from bench.board.table import Board
 from bench.metrics import Number
@@ -126,3 +127,12 @@ def test_calibration_and_failed_cells_are_no_points() -> None:
     records = [attacked(20), attacked(10, calibration=True)]
     numbers = {("defect_detection", "tiny", r.coordinates.attack, "none"): dict[str, Number]() for r in records}
     assert curves(records, numbers) == ()
+
+
+def test_many_curves_stand_in_a_panel_each_with_the_others_behind() -> None:
+    variants = [f"v{i}" for i in range(8)]
+    found = board(*(attacked(count, variant) for variant in variants for count in (5, 20))).curves
+    axes = [one for one in draw_curves(found).axes if one.axison]
+    assert [one.get_title().splitlines()[-1] for one in axes] == variants
+    assert all(len([line for line in one.lines if line.get_color() == "#DDDDDD"]) == 7 for one in axes)
+    assert len(draw_curves(found[:2]).axes) == 1
