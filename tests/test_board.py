@@ -427,7 +427,7 @@ def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
     other = write_board(list(reversed(example())), loader, tmp_path / "other")
     assert set(one) == {
         *("board.md", "board.csv", "board.tex", "board.json", "pairs.csv", "tradeoff.png", "tradeoff.svg"),
-        *("implantation.png", "implantation.svg"),
+        *("implantation.png", "implantation.svg", "findings.md"),
     }
     for name in one:
         assert one[name].read_bytes() == other[name].read_bytes(), name

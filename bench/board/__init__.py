@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.board.curve_plot import write_curves
+from bench.board.findings import to_findings
 from bench.board.groups import undefended
 from bench.board.implantation_plot import write_implantation
 from bench.board.latex import to_latex
@@ -88,10 +89,10 @@ def write_board(
 ) -> dict[str, Path]:
     """Build the board and write it into a folder.
 
-    ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to ``\\input`` into a paper) and
-    ``board.json``; plots as ``.png`` and ``.svg``: ``tradeoff`` where there is a defense to compare, ``implantation`` where there
-    is an undefended victim, ``curves`` where rows differ in an amount alone; and ``inversions/<cell>.md`` and ``.svg`` for each
-    cell in which triggers were inverted.
+    ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to ``\\input`` into a paper),
+    ``board.json`` and ``findings.md`` (what the intervals allow one to say); plots as ``.png`` and ``.svg``: ``tradeoff`` where
+    there is a defense to compare, ``implantation`` where there is an undefended victim, ``curves`` where rows differ in an amount
+    alone; and ``inversions/<cell>.md`` and ``.svg`` for each cell in which triggers were inverted.
 
     Args:
         records: of the cells, in any order.
@@ -121,6 +122,7 @@ def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[s
         "pairs.csv": to_pairs_csv(board),
         "board.tex": to_latex(board),
         "board.json": to_json(board),
+        "findings.md": to_findings(board),
     }
     paths = {name: folder / name for name in texts}
     try:

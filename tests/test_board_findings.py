@@ -1,0 +1,109 @@
+"""The page of findings counts what the board's rows say, and nothing that their intervals leave open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.board import build_board, write_board
+from bench.board.findings import to_findings
+from bench.records import Record, Status
+from tests.test_board import example, loader, markdown_tables, outcomes, record
+
+ASR = {
+    "none": 27,
+    "repair/oracle": 6,
+    "repair/random": 27,  # of 30; 6 succeed on the reference
+    "strong": 6,
+    "weak": 26,
+    "worse": 30,
+}
+CLEAN = {"none": 51, "repair/oracle": 51, "repair/random": 51, "strong": 20, "weak": 51, "worse": 51}
+"""Right answers of 60; the undefended victim has 51, the reference 54."""
+
+
+def load(r: Record) -> tuple[pd.DataFrame, None]:
+    at = r.coordinates
+    return outcomes(CLEAN[at.defense], None if at.attack == "none" else ASR[at.defense]), None
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    records = [record(d, a) for d in ASR for a in ("none", "dead_code", "renaming")]
+    return to_findings(build_board(records, load))
+
+
+def rows(page: str) -> dict[str, dict[str, str]]:
+    return {row["defense"]: row for row in markdown_tables(page)[0]}
+
+
+def test_each_count_is_what_the_intervals_say(page: str) -> None:
+    found = rows(page)
+    strong, weak, worse = found["strong"], found["weak"], found["worse"]
+    assert strong["blocks"] == weak["blocks"] == "2", "the two implanted attacks; a clean model is none"
+    assert (strong["lowers"], strong["no change shown"], strong["raises"]) == ("2 (0)", "0", "0 (0)"), (
+        "McNemar over ten modules, Holm over ten rows"
+    )
+    assert (weak["lowers"], weak["no change shown"], weak["raises"]) == ("0 (0)", "2", "0 (0)"), (
+        "26 of 30 in place of 27"
+    )
+    assert (worse["lowers"], worse["no change shown"]) == ("0 (0)", "2"), "30 in place of 27: the interval reaches 0"
+    assert (strong["lift not shown"], weak["lift not shown"]) == ("2", "0")
+    assert strong["ASR, mean"] == "20.0 (90.0)"
+    assert (strong["keeps"], strong["loses"]) == ("0", "2")
+    assert (weak["keeps"], weak["loses"]) == ("0", "0"), "60 samples neither show a loss nor exclude one of two points"
+    assert strong["Δ clean, mean"] == f"{100 * (20 - 51) / 60:+.1f}"
+    assert strong["on clean models"].startswith("-51.7 [")
+
+
+def test_what_holds_at_every_seed_is_counted_in_brackets() -> None:
+    records = [record(d, a) for d in ("none", "strong") for a in ("dead_code", "renaming")]
+    assert rows(to_findings(build_board(records, load)))["strong"]["lowers"] == "2 (2)", "Holm over two rows: p 0.03"
+
+
+def test_controls_are_compared_with_everybody_but_themselves(page: str) -> None:
+    found = rows(page)
+    assert (found["strong"]["vs random"], found["strong"]["vs oracle"]) == ("2:0:0", "0:2:0")
+    assert (found["weak"]["vs random"], found["weak"]["vs oracle"]) == ("0:2:0", "0:0:2")
+    assert (found["repair/random"]["vs random"], found["repair/random"]["vs oracle"]) == ("–", "0:0:2")
+    assert list(found)[:2] == ["repair/oracle", "repair/random"], "controls first"
+
+
+def test_an_attack_that_is_not_implanted_counts_for_no_defense() -> None:
+    records = [record(d, a) for d in ("none", "dece") for a in ("none", "dead_code", "renaming")]
+
+    def weak(r: Record) -> tuple[pd.DataFrame, None]:
+        hits = {"none": None, "dead_code": 27, "renaming": 6}[r.coordinates.attack]
+        return outcomes(51, hits), None
+
+    page = to_findings(build_board(records, weak))
+    assert "1 of 2 implanted; not implanted: renaming" in page
+    assert rows(page)["dece"]["blocks"] == "1"
+    assert "vs random" not in page.split("- **blocks**")[0], "this board has no control"
+
+
+def test_rows_without_numbers_are_counted_not_hidden() -> None:
+    records = [record("none"), record("dece"), record("onion", status=Status.FAILED, reason="no memory")]
+    page = to_findings(build_board(records, loader))
+    assert "1 of 3 rows have no numbers" in page
+    assert "onion" not in rows(page)
+
+
+def test_a_board_without_defenses_has_attacks_alone() -> None:
+    page = to_findings(build_board([record("none"), record("none", "renaming")], loader))
+    assert "2 of 2 implanted" in page
+    assert "## Defenses" not in page
+    assert to_findings(build_board([], loader)).startswith("# Findings")
+
+
+def test_names_with_markup_stay_text() -> None:
+    evil = "<script>alert(1)</script>|x"
+    page = to_findings(build_board([record("none", evil), record(evil, evil)], lambda r: (outcomes(51, 20), None)))
+    assert "<script>" not in page
+
+
+def test_the_page_is_written_beside_the_board(tmp_path: Path) -> None:
+    paths = write_board(example(), loader, tmp_path)
+    assert paths["findings.md"].read_text() == to_findings(build_board(example(), loader))
