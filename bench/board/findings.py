@@ -5,7 +5,7 @@ Every sentence and count is derived from the board's rows; no threshold but the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -64,51 +64,81 @@ class _Control:
         return ":".join(map(str, counts)) if sum(counts) else DASH
 
 
-def to_findings(board: Board) -> str:
-    """The page as Markdown; deterministic."""
-    title = " + ".join(escape_markdown(name) for name in board.suites)
-    introduction = (
-        "Made from the board beside it (`board.md`); it says only what the 95 % intervals and the stated tests allow. What is not "
-        "shown is not thereby absent."
-    )
-    parts = [f"# Findings: {title}", introduction]
+@dataclass(frozen=True)
+class Scope:
+    """The defenses on all tasks, or on one: plain text, a row each."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is said, as plain text; the renderings escape it."""
+
+    notes: tuple[str, ...]
+    """On the whole board, before everything else."""
+    attacks: tuple[tuple[str, str], ...]
+    """(task · model, what is implanted there)."""
+    scopes: tuple[Scope, ...]
+
+    @property
+    def definitions(self) -> tuple[tuple[str, str], ...]:
+        """Of the tables' columns; none without tables."""
+        return tuple((term, " ".join(text.split())) for term, text in _DEFINITIONS.items()) if self.scopes else ()
+
+
+def find(board: Board) -> Findings:
+    """Everything that the page says."""
+    notes = [
+        "It says only what the 95 % intervals and the stated tests allow. What is not shown is not thereby absent.",
+    ]
     if board.few_seeds:
-        parts.append(
+        notes.append(
             f"Some rows have fewer than {MINIMUM_SEEDS} seeds: their intervals hold the uncertainty of the samples, at these seeds."
         )
-    parts += _attacks(board)
-    if any(row.family != "none" for row in board.rows):
-        parts += _defenses(board)
     missing = sum(not row.numbers for row in board.rows)
     if missing:
-        parts.append(f"{missing} of {len(board.rows)} rows have no numbers; the board says why for each.")
+        notes.append(f"{missing} of {len(board.rows)} rows have no numbers; the board says why for each.")
+    scopes = tuple(_scopes(board)) if any(row.family != "none" and row.numbers for row in board.rows) else ()
+    return Findings(tuple(notes), tuple(_attacks(board)), scopes)
+
+
+def to_findings(board: Board) -> str:
+    """The page as Markdown; deterministic."""
+    found = find(board)
+    parts = [f"# Findings: {' + '.join(escape_markdown(name) for name in board.suites)}"]
+    parts.append(f"Made from the board beside it (`board.md`). {' '.join(found.notes)}")
+    if found.attacks:
+        lines = [f"- **{escape_markdown(where)}**: {escape_markdown(text)}" for where, text in found.attacks]
+        parts += ["## Attacks", "\n".join(lines)]
+    if found.scopes:
+        parts.append("## Defenses")
+    for scope in found.scopes:
+        parts += [f"### {escape_markdown(scope.title)}", escaped_table(scope.headers, scope.rows)]
+    if found.definitions:
+        parts.append("\n".join(f"- **{term}**: {text}" for term, text in found.definitions))
     return "\n\n".join(parts) + "\n"
 
 
-def _attacks(board: Board) -> Iterable[str]:
-    rows = undefended(board)
-    if not rows:
-        return
-    yield "## Attacks"
-    lines = []
-    for (task, model), found in groupby(rows, key=lambda row: (row.task, row.model)):
+def _attacks(board: Board) -> Iterator[tuple[str, str]]:
+    for (task, model), found in groupby(undefended(board), key=lambda row: (row.task, row.model)):
         shown = list(found)
         there = [row for row in shown if _above(row.numbers["lift"])]
         absent = [row for row in shown if row not in there]
         costly = [row for row in there if _below(row.numbers.get("reference_delta"))]
-        text = f"- **{escape_markdown(task)} · {escape_markdown(model)}**: {len(there)} of {len(shown)} implanted"
+        text = f"{len(there)} of {len(shown)} implanted"
         if absent:
             text += f"; not implanted: {_named(absent)}"
         if there:
             metric = METRIC_NAMES.get(there[0].metric, there[0].metric)
             text += f". A loss of the clean {metric} against the reference is shown for {len(costly)} of them"
             text += f" ({_named(costly)})" if costly else ""
-        lines.append(text + ".")
-    yield "\n".join(lines)
+        yield f"{task} · {model}", f"{text}."
 
 
-def _defenses(board: Board) -> Iterable[str]:
-    yield "## Defenses"
+def _scopes(board: Board) -> Iterator[Scope]:
     implanted = {_block(row) for row in undefended(board) if _above(row.numbers["lift"])}
     bare = {_block(row): row for row in board.rows if row.family == "none"}
     defended = [row for row in board.rows if row.family != "none" and row.numbers]
@@ -116,10 +146,10 @@ def _defenses(board: Board) -> Iterable[str]:
         (family, kind): _Control(
             {_block(row): row for row in defended if (row.family, row.defense) == (family, f"{family}/{kind}")}
         )
-        for family in FAMILY_ORDER
+        for family in {row.family for row in defended}
         for kind in _KINDS
     }
-    kinds = [kind for kind in _KINDS if any(controls[family, kind].rows for family in FAMILY_ORDER)]
+    kinds = [kind for kind in _KINDS if any(control.rows for (_, k), control in controls.items() if k == kind)]
     tasks = list(dict.fromkeys(row.task for row in defended))
     for scope in [None, *tasks] if len(tasks) > 1 else tasks:
         rows = [row for row in defended if scope in (None, row.task)]
@@ -132,11 +162,9 @@ def _defenses(board: Board) -> Iterable[str]:
             cells = [defense, family, *_counts(hit, bare)]
             cells += [] if scope is None else [_clean_models(clean)]
             cells += [controls[family, kind].against(hit) if defense != f"{family}/{kind}" else DASH for kind in kinds]
-            body.append(cells)
-        yield f"### {'all tasks' if scope is None else escape_markdown(scope)}"
-        headers = [*_HEADERS, *([] if scope is None else ["on clean models"]), *(f"vs {kind}" for kind in kinds)]
-        yield escaped_table(headers, body)
-    yield "\n".join(f"- **{term}**: {' '.join(text.split())}" for term, text in _DEFINITIONS.items())
+            body.append(tuple(cells))
+        headers = (*_HEADERS, *(() if scope is None else ("on clean models",)), *(f"vs {kind}" for kind in kinds))
+        yield Scope("all tasks" if scope is None else scope, headers, tuple(body))
 
 
 def _counts(hit: Sequence[Row], bare: dict[tuple[str, str, str], Row]) -> list[str]:
@@ -175,7 +203,7 @@ def _mean(values: Sequence[float | None], signed: bool = False) -> str:
 
 
 def _named(rows: Sequence[Row]) -> str:
-    return ", ".join(escape_markdown(row.attack) for row in rows)
+    return ", ".join(row.attack for row in rows)
 
 
 def _block(row: Row) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from bench import stats
+from bench.board.findings import find
 from bench.board.table import FAMILY_ORDER, Row
 from bench.metrics import Number
 from bench.records import Record, Status
@@ -327,6 +328,7 @@ def context(content: Content) -> dict[str, Any]:
         "heat_maps": heat_maps(content),
         "rank_chart": rank_chart(order, "Mean ranks of the defenses with tie groups"),
         "rank_blocks": max((one.rank_blocks for one in board.blocks), default=0),
+        "findings": find(board),
         "blocks": sorted(board.blocks, key=lambda one: one.mean_rank is None),
         "few_blocks": stats.MINIMUM_BLOCKS,
         "curves": curve_panels(content),
