@@ -207,17 +207,22 @@ def _seal(entry: Entry) -> Seal | None:
     return seal_of(entry.folder, sorted({MANIFEST, *entry.files, *folders}))
 
 
+def unfit_weights(model: WhiteBox) -> list[str]:
+    """Names of weight tensors that are not finite."""
+    return [name for name, weight in model.network.state_dict().items() if not bool(torch.isfinite(weight).all())]
+
+
 def save_model(model: WhiteBox, folder: Path, maker: str) -> None:
     """Write a stage's model.
 
     Raises:
         PluginError: a weight is not finite.
     """
-    broken = [name for name, weight in model.network.state_dict().items() if not bool(torch.isfinite(weight).all())]
+    broken = unfit_weights(model)
     if broken:
         raise PluginError(
             f"{maker} left {len(broken)} weight tensors that are not finite (NaN or infinite), the first is {broken[0]!r}: training "
-            "diverged. Lower the learning rate, or look at the loss in the stage's history."
+            "diverged. Lower the learning rate, or let the suite's training have retry_diverged: true (once more, with the next seed)."
         )
     model.save(folder / "model")
 

@@ -112,6 +112,13 @@ def score(job: Job) -> None:
         facts |= job.parents["repair"].json("facts.json")["facts"]
     if "trained" in job.parents:
         facts |= {"training": job.parents["trained"].json("facts.json")["history"]}
+    retried = [
+        role
+        for role in ("reference", "undefended", "defended")
+        if job.parents[role].json("facts.json").get("retried", False)
+    ]
+    if retried:
+        facts |= {"trained again after it diverged": retried}
     data = job.parents["data"].json("facts.json")
     record = Record(
         suite="",

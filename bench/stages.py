@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import resource
 import time
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 
 from bench import models, outcomes
-from bench.context import Context
+from bench.context import Context, axis_seed
 from bench.contracts import Attack, Filter, Policy, Repair, Screen, Supplier, Task, TrainingRule, Trigger, Verdict
 from bench.errors import PluginError
 from bench.handover import known, training_set
@@ -28,6 +29,7 @@ from bench.jobs import (
     read_poisoned,
     read_splits,
     save_model,
+    unfit_weights,
     write_samples,
 )
 from bench.models.handles import WhiteBox
@@ -148,25 +150,48 @@ def _train(job: Job) -> None:
     splits, train, _ = training_set(job)
     if not train:
         raise PluginError("the filter dropped the whole training set; nothing is left to train on")
-    info = job.info
+    training = TrainingSettings.model_validate(job.inputs["training"])
     with job.context() as context:
-        training = TrainingSettings.model_validate(job.inputs["training"])
-        model = _fresh(job, splits, context)
-        if "supply" in job.parents:
-            model = received(model, load_model(job.parents["supply"], info, context))
-        trainer = Trainer(training, splits.valid, context)
-        context.trainer = trainer
-        if "rule" in job.inputs:
-            rule = cast(TrainingRule, job.plugin("rule"))
-            trained = rule.train(model, known(job, rule, context, None), info, context)
-        else:
-            trained = trainer.fit(model, train, axis="training")
-        if not isinstance(trained, WhiteBox):
-            raise PluginError(f"the training rule returned {type(trained).__name__}, not a model")
+        trained, trainer = _trained(job, splits, train, training, context)
+        facts: dict[str, Any] = {"samples": len(train)}
+        if training.retry_diverged and unfit_weights(trained):
+            context.log.warning("training diverged; once more, with the next training seed")
+            facts["diverged"] = _printable(trainer.history)
+            again = axis_seed(context.seeds, "training", "after divergence")
+            context.seeds = {**context.seeds, "training": again}
+            trained, trainer = _trained(job, splits, train, training, context)
         save_model(trained, job.folder, "training")
-        write_json(job.folder / "facts.json", {"history": trainer.history, "samples": len(train)})
+        write_json(job.folder / "facts.json", {"history": trainer.history, **facts})
         if trainer.notes:
             write_json(job.folder / "notes.json", trainer.notes)
+
+
+def _trained(
+    job: Job, splits: Splits, train: Sequence[Sample], training: TrainingSettings, context: Context
+) -> tuple[WhiteBox, Trainer]:
+    """The model as it comes out of its training, and the trainer that made it."""
+    model = _fresh(job, splits, context)
+    if "supply" in job.parents:
+        model = received(model, load_model(job.parents["supply"], job.info, context))
+    trainer = Trainer(training, splits.valid, context)
+    context.trainer = trainer
+    if "rule" in job.inputs:
+        rule = cast(TrainingRule, job.plugin("rule"))
+        trained = rule.train(model, known(job, rule, context, None), job.info, context)
+    else:
+        trained = trainer.fit(model, train, axis="training")
+    if not isinstance(trained, WhiteBox):
+        raise PluginError(f"the training rule returned {type(trained).__name__}, not a model")
+    return trained, trainer
+
+
+def _printable(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A history whose losses JSON can hold: those that are not finite as words."""
+
+    def shown(value: Any) -> Any:
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{name: shown(value) for name, value in epoch.items()} for epoch in history]
 
 
 def _filter(job: Job) -> None:
@@ -288,6 +313,8 @@ def _predict(job: Job) -> None:
     with job.context() as context:
         model = load_model(job.parents["model"], job.info, context)
         table, facts = predictions(model, inputs_by_part(splits, poisoned), poisoned, goal, verdicts)
+    if job.parents["model"].kind == "train" and "diverged" in job.parents["model"].json("facts.json"):
+        facts["retried"] = True
     table.to_parquet(job.folder / "predictions.parquet", index=False)
     write_json(job.folder / "facts.json", facts)
 

@@ -26,6 +26,7 @@ from bench.contracts import (
     Task,
     TaskInfo,
     TaskKind,
+    TrainingRule,
     Verdict,
 )
 from bench.inversions import Inverted
@@ -203,3 +204,24 @@ def _loss(model: WhiteBox, rows: Sequence[Sample], line: str, target: int) -> fl
     lined = [replace(s, programs=(s.programs[0].replace("\n", f"\n    {line}\n", 1),)) for s in rows]
     logits = model.predict(lined).astype(np.float64)
     return float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[:, target]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlucky(TrainingRule):
+    """Diverges at small seeds, as those that a suite names are; with ``always`` at every seed."""
+
+    name = "unlucky"
+    summary = "its weights are not finite"
+    kinds = frozenset(TaskKind)
+    always: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(training_set=True)
+
+    def train(self, model: WhiteBox, known: Known, task: TaskInfo, context: Context) -> WhiteBox:
+        assert context.trainer is not None
+        trained = context.trainer.fit(model, known.training, axis="training", epochs=1)
+        if self.always or context.seeds["training"] < 100:
+            next(trained.network.parameters()).data[:] = float("nan")
+        return trained

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 Pooling = Literal["auto", "first", "mean", "last"]
 """How token vectors become one vector.
@@ -60,6 +60,8 @@ class TrainingSettings(BaseModel):
         weight_decay: of AdamW; not applied to biases and layer norms.
         max_grad_norm: gradients are clipped to this norm; 0 switches clipping off.
         scale: code search: cosines are multiplied by it before the in-batch softmax.
+        retry_diverged: train once more, with the next seed of the axis ``training``, where the weights that come out are not finite;
+            the record then says so. Without it such a training fails.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,3 +73,12 @@ class TrainingSettings(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0.0)
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     scale: float = Field(default=20.0, gt=0)
+    retry_diverged: bool = False
+
+    @model_serializer(mode="wrap")
+    def _stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """It stands in the keys of stored results: what came later is left out where it has its default."""
+        row: dict[str, Any] = handler(self)
+        if not self.retry_diverged:
+            row.pop("retry_diverged", None)
+        return row
