@@ -27,6 +27,14 @@ SuiteArgument = Annotated[str, typer.Argument(help="A suite file, or a name from
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="CODEBACKDOORBENCH_STORE", help="Where stage results lie.")
 ]
+MirrorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        envvar="CODEBACKDOORBENCH_MIRROR",
+        help="URL of an object store (s3://bucket/folder, …) that shares results with other machines; docs/cluster.md.",
+    ),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where records and boards lie.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes; 0: one a core.")]
 PluginsOption = Annotated[
@@ -74,6 +82,7 @@ def run(
         str | None,
         typer.Option(help="Address of a Ray cluster to run on ('auto', 'local', HOST:PORT); docs/cluster.md."),
     ] = None,
+    mirror: MirrorOption = None,
 ) -> None:
     """Run a suite, or what is missing of it, and print its board."""
     from bench.finished import Question, show_finished
@@ -84,7 +93,7 @@ def run(
         return
     from bench.running import run_suite
 
-    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], chosen, ray))
+    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], chosen, ray, mirror))
 
 
 @app.command()
@@ -93,11 +102,12 @@ def plan(
     store: StoreOption = DEFAULT_STORE,
     plugin: PluginsOption = None,
     only: OnlyOption = None,
+    mirror: MirrorOption = None,
 ) -> None:
     """Show what a suite would run, what is known already, and what the rest will cost."""
     from bench.running import show_plan
 
-    show_plan(suite, store, plugin or [], parse_only(only))
+    show_plan(suite, store, plugin or [], parse_only(only), mirror)
 
 
 @app.command()
@@ -112,12 +122,13 @@ def cell(
     store: StoreOption = DEFAULT_STORE,
     results: ResultsOption = DEFAULT_RESULTS,
     plugin: PluginsOption = None,
+    mirror: MirrorOption = None,
 ) -> None:
     """Run one cell, given by its coordinates, and print its numbers."""
     from bench.running import run_cell
 
     at = {"task": task, "model": model, "attack": attack, "defense": defense}
-    raise typer.Exit(run_cell(suite, at, seed, jobs or os.cpu_count() or 1, store, results, plugin or []))
+    raise typer.Exit(run_cell(suite, at, seed, jobs or os.cpu_count() or 1, store, results, plugin or [], mirror))
 
 
 @app.command()

@@ -24,6 +24,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from bench.errors import StoreError
 from bench.jobs import Stage, Workshop
+from bench.mirror import opened
 from bench.plugins import Registry
 from bench.stages import run_stage
 from bench.store import Store
@@ -143,7 +144,8 @@ class Run:
         waiting = self.pending()
         deaths: dict[str, int] = {}
         running: dict[Future[float], Stage] = {}
-        arguments = (str(self._store.root), tuple(str(p) for p in registry.files()))
+        mirror = None if self._store.mirror is None else self._store.mirror.url
+        arguments = (str(self._store.root), mirror, tuple(str(p) for p in registry.files()))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.stages"])
         pool: Any = ProcessPool(max_workers=jobs, context=context, initializer=_prepare_worker, initargs=arguments)
@@ -247,14 +249,14 @@ def _single_threaded_children() -> Iterator[None]:
 _workshop: Workshop | None = None
 
 
-def _prepare_worker(store: str, plugin_files: Sequence[str]) -> None:
+def _prepare_worker(store: str, mirror: str | None, plugin_files: Sequence[str]) -> None:
     """Once a worker: open the store and find the plugins. Ctrl-C is the parent's business."""
     global _workshop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     registry = Registry().discover()
     for file in plugin_files:
         registry.add_file(Path(file))
-    _workshop = Workshop(Store(Path(store)), registry)
+    _workshop = Workshop(Store(Path(store), opened(mirror)), registry)
 
 
 def _work(stage: Stage) -> float:

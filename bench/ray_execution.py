@@ -27,6 +27,7 @@ from typing import Any
 from bench.errors import ConfigError, StoreError
 from bench.execute import RETRIES_AFTER_DEATH, Report, Run, StageFailed, StageLost
 from bench.jobs import STAGE_VERSIONS, Stage, Workshop
+from bench.mirror import opened
 from bench.pipeline import package_versions
 from bench.plugins import Registry
 from bench.stages import run_stage
@@ -41,7 +42,8 @@ class Setup:
     """What every node must agree on.
 
     Attributes:
-        store: the store's root, the same path on all nodes.
+        store: the store's root, the same path on all nodes; with a mirror each node may have a disk of its own there.
+        mirror: what nodes that share no disk share, or ``None``.
         token: a file that the driver made in it; a node that does not see it looks at another disk.
         folder: the working folder: relative paths in a suite start there.
         plugins: plugin files outside the tree.
@@ -50,6 +52,7 @@ class Setup:
     """
 
     store: str
+    mirror: str | None
     token: str
     folder: str
     plugins: tuple[str, ...]
@@ -89,8 +92,10 @@ def _workshop(setup: Setup) -> Workshop:
     """
     if setup not in _workshops:
         node = socket.gethostname()
-        if not Path(setup.token).is_file():
-            raise StoreError(f"node {node} does not see the store {setup.store}: put it on a path that all nodes share")
+        if setup.mirror is None and not Path(setup.token).is_file():
+            raise StoreError(
+                f"node {node} does not see the store {setup.store}: put it on a path that all nodes share, or give --mirror"
+            )
         if not Path(setup.folder).is_dir():
             raise StoreError(
                 f"node {node} has no folder {setup.folder}: start the run in a folder that all nodes share"
@@ -104,7 +109,7 @@ def _workshop(setup: Setup) -> Workshop:
         registry = Registry().discover()
         for file in setup.plugins:
             registry.add_file(Path(file))
-        _workshops[setup] = Workshop(Store(Path(setup.store)), registry)
+        _workshops[setup] = Workshop(Store(Path(setup.store), opened(setup.mirror)), registry)
     return _workshops[setup]
 
 
@@ -129,7 +134,7 @@ def _at_most(seconds: float | None) -> Iterator[None]:
 
 def _await_parents(stage: Stage, store: Store) -> None:
     """A network file system may show what another node published a little later."""
-    until = time.monotonic() + VISIBLE_SECONDS
+    until = time.monotonic() + (VISIBLE_SECONDS if store.mirror is None else 0.0)
     for kind, key in stage.parents.values():
         while not store.folder(kind, key).is_dir() and time.monotonic() < until:
             with contextlib.suppress(OSError):
@@ -239,6 +244,7 @@ def run_on_cluster(run: Run, registry: Registry, address: str, seconds: float | 
         try:
             setup = Setup(
                 store=str(store.root.resolve()),
+                mirror=None if store.mirror is None else store.mirror.url,
                 token=str(token.resolve()),
                 folder=str(Path.cwd()),
                 plugins=tuple(str(path) for path in registry.files()),

@@ -21,6 +21,7 @@ from bench.execute import Event, Report, Run
 from bench.finished import Question, remember
 from bench.jobs import STAGE_VERSIONS, Stage
 from bench.joining import joined
+from bench.mirror import opened
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
@@ -166,11 +167,12 @@ def run_suite(
     files: Sequence[Path],
     only: Mapping[str, Sequence[str]],
     ray: str | None = None,
+    mirror: str | None = None,
 ) -> int:
     """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
     suite = joined(load_suite(name), files)
     question = Question(suite_file(name), store_root, results, files, only)
-    return _run(suite, jobs, store_root, results / suite.name, files, only, question, ray)
+    return _run(suite, jobs, store_root, results / suite.name, files, only, question, ray, mirror)
 
 
 def _run(
@@ -182,13 +184,14 @@ def _run(
     only: Mapping[str, Sequence[str]],
     question: Question | None = None,
     ray: str | None = None,
+    mirror: str | None = None,
 ) -> int:
     from bench.board import publish
 
     console = Console(stderr=True)
     registry = load_registry(suite, files)
     graphs = graphs_of(suite, registry, only)
-    store = Store(store_root)
+    store = Store(store_root, opened(mirror))
     started = time.monotonic()
     report = execute(suite, graphs, registry, store, jobs, console, ray)
     target = ResultsFolder(folder)
@@ -251,20 +254,29 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
 
 
 def run_cell(
-    name: str, at: Mapping[str, str], seed: int, jobs: int, store_root: Path, results: Path, files: Sequence[Path]
+    name: str,
+    at: Mapping[str, str],
+    seed: int,
+    jobs: int,
+    store_root: Path,
+    results: Path,
+    files: Sequence[Path],
+    mirror: str | None = None,
 ) -> int:
     """Run one cell with the settings of a suite; its record lies in ``results/cell/<slug>``."""
     suite = narrow(load_suite(name), at, seed)
     registry = load_registry(suite, files)
     slug = graphs_of(suite, registry, {})[0].coordinates.slug
-    return _run(suite, jobs, store_root, results / "cell" / slug, files, {})
+    return _run(suite, jobs, store_root, results / "cell" / slug, files, {}, mirror=mirror)
 
 
-def show_plan(name: str, store_root: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]]) -> None:
+def show_plan(
+    name: str, store_root: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]], mirror: str | None = None
+) -> None:
     """Print what would run, what is known, and an estimate of the rest."""
     suite = joined(load_suite(name), files)
     graphs = graphs_of(suite, load_registry(suite, files), only)
-    store = Store(store_root)
+    store = Store(store_root, opened(mirror))
     stages = merge(graphs)
     console = Console()
     table = Table(title=f"plan of {suite.name}: {_cells(graphs)}, {len(stages)} stages")

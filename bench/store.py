@@ -30,10 +30,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError
 from bench.seals import Seals
+
+if TYPE_CHECKING:
+    from bench.mirror import Mirror
 
 MANIFEST = "manifest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -134,10 +137,16 @@ def is_inside(name: object) -> bool:
 
 
 class Store:
-    """Results by key. Safe for several processes at once."""
+    """Results by key. Safe for several processes at once.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: its folder, made where it is missing.
+        mirror: a second copy that other machines share: what is missing here is fetched from it, what is made here is put there.
+    """
+
+    def __init__(self, root: Path, mirror: Mirror | None = None) -> None:
         self.root = root
+        self.mirror = mirror
         self._verified: dict[str, Entry] = {}
         self.seals = Seals(root)
         try:
@@ -214,7 +223,13 @@ class Store:
         return self.root / "entries" / kind / key
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """A published and intact result, or ``None``. A damaged one is moved aside and counts as missing."""
+        """A published and intact result, or ``None``. A damaged one is moved aside and counts as missing; the mirror is asked then."""
+        found = self._find_here(kind, key)
+        if found is None and self.mirror is not None and self.mirror.pull(self, kind, key):
+            found = self._find_here(kind, key)
+        return found
+
+    def _find_here(self, kind: str, key: str) -> Entry | None:
         if key in self._verified:
             return self._verified[key]
         folder = self.folder(kind, key)
@@ -262,10 +277,14 @@ class Store:
             self.seals.note(f"{kind}/{key}", folder, [MANIFEST, *files])
 
     def has(self, kind: str, key: str) -> bool:
-        """Is a result there? Digests are taken where its files changed since they were last taken, and only there."""
+        """Is a result here, or in the mirror?"""
+        return self.here(kind, key) or (self.mirror is not None and self.mirror.has(kind, key))
+
+    def here(self, kind: str, key: str) -> bool:
+        """Is a result in this folder? Digests are taken where its files changed since they were last taken, and only there."""
         if key in self._verified or self.seals.hold(f"{kind}/{key}", self.folder(kind, key)):
             return True
-        return self.find(kind, key) is not None
+        return self._find_here(kind, key) is not None
 
     def get(self, kind: str, key: str) -> Entry:
         """As :meth:`find`.
@@ -300,7 +319,10 @@ class Store:
             _end_strays(owner)
             discard(partial)
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
-        return entry or self.get(kind, key)
+        entry = entry or self.get(kind, key)
+        if self.mirror is not None:
+            self.mirror.push(self, kind, key)
+        return entry
 
     def place(self, folder: Path, kind: str, key: str, files: Mapping[str, str]) -> Entry | None:
         """Publish a complete folder of this disk by one rename; ``None`` where the result was there already.

@@ -234,7 +234,7 @@ def import_(store: Store, archive: Path) -> Imported:
             place.mkdir()
         with tarfile.open(archive, "r:") as tar:
             for (kind, key), members in _grouped(tar, archive):
-                if store.has(kind, key):
+                if store.here(kind, key):
                     known += 1
                     continue
                 folder = place / key

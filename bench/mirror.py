@@ -1,0 +1,141 @@
+"""A store's second copy in an object store (S3, GCS, a web folder … whatever ``fsspec`` speaks), for machines that share no disk.
+
+Every machine keeps a store of its own on its disk; the mirror holds one object a result, ``entries/<kind>/<key>.tar``, in the form of
+``codebackdoorbench store export``. A result that is missing here is fetched, and what is made here is put there. An upload of one object is
+atomic in an object store; where it is not (a plain folder), the object is written aside and renamed. Nothing of the mirror is believed:
+a fetched archive is checked as ``store import`` checks one, and what is damaged or refused there is made again.
+
+Credentials and options are those of the protocol's own package (``s3fs``, ``gcsfs`` …), which the user installs.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from bench.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from bench.store import Store
+
+_RENAMES: Final = ("file", "local")
+"""Protocols whose uploads others could see half-way."""
+
+
+class Mirror:
+    """One folder of an object store.
+
+    Args:
+        url: as ``fsspec`` takes it: ``s3://bucket/folder``, ``gs://…``, ``file:///shared/folder``, ``memory://x``.
+
+    Raises:
+        ConfigError: no such protocol, or its package is not installed.
+        StoreError: it cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        try:
+            self._files, root = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"--mirror {url}: {error}. Give a URL that fsspec reads, and install its package (s3fs for s3://, gcsfs for gs://)."
+            ) from error
+        self._root = str(root).rstrip("/")
+        protocol = self._files.protocol
+        self._renames = bool({protocol} & set(_RENAMES) if isinstance(protocol, str) else set(protocol) & set(_RENAMES))
+        self._log = logging.getLogger("bench")
+        self._known = self._listing()
+
+    def has(self, kind: str, key: str) -> bool:
+        """Was a result there when last looked? (Listed once, when the mirror was opened; what this process puts is added.)"""
+        return (kind, key) in self._known
+
+    def pull(self, store: Store, kind: str, key: str) -> bool:
+        """Fetch a result into a store; false where the mirror has none that is whole.
+
+        Raises:
+            StoreError: the mirror cannot be reached, or the disk is full.
+        """
+        from bench.storing import import_
+
+        archive = store.aside()
+        try:
+            with store.writing(), self._reached():
+                try:
+                    self._files.get_file(self._place(kind, key), str(archive))
+                except FileNotFoundError:
+                    self._known.discard((kind, key))
+                    return False
+            try:
+                import_(store, archive)
+            except StoreError as error:
+                self._log.warning("%s: %s result %s is not used: %s", self.url, kind, key[:12], error)
+                self._known.discard((kind, key))
+                return False
+            return store.folder(kind, key).is_dir()
+        finally:
+            archive.unlink(missing_ok=True)
+
+    def push(self, store: Store, kind: str, key: str) -> None:
+        """Put a result there, unless one is there already.
+
+        Raises:
+            StoreError: the mirror cannot be reached or written.
+        """
+        from bench.storing import export
+
+        if self.has(kind, key):
+            return
+        archive, place = store.aside(), self._place(kind, key)
+        try:
+            export(store, {key: kind}, archive)
+            with self._reached():
+                self._files.makedirs(str(PurePosixPath(place).parent), exist_ok=True)
+                if self._renames:
+                    aside = f"{place}.{uuid.uuid4().hex}.part"
+                    self._files.put_file(str(archive), aside)
+                    Path(aside).replace(place)
+                else:
+                    self._files.put_file(str(archive), place)
+        finally:
+            archive.unlink(missing_ok=True)
+        self._known.add((kind, key))
+
+    def _place(self, kind: str, key: str) -> str:
+        return f"{self._root}/entries/{kind}/{key}.tar"
+
+    def _listing(self) -> set[tuple[str, str]]:
+        with self._reached():
+            try:
+                found = self._files.find(f"{self._root}/entries")
+            except FileNotFoundError:
+                return set()
+        paths = [PurePosixPath(str(path)) for path in found]
+        return {(path.parent.name, path.stem) for path in paths if path.suffix == ".tar"}
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each protocol has errors of its own
+            raise StoreError(
+                f"the mirror {self.url} cannot be used: {type(error).__name__}: {error}. What is finished lies in the local store; "
+                "run again when it can be reached, or without --mirror."
+            ) from error
+
+
+def opened(url: str | None) -> Mirror | None:
+    """The mirror at a URL, if there is one."""
+    return None if url is None else Mirror(url)
+
+
+__all__ = ["Mirror", "opened"]
