@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from bench.ray_execution import Outcome, Setup, connected, needs, peaks_of, run_
 from bench.running import graphs_of, load_registry
 from bench.store import Store
 from bench.suite import load_suite
-from tests.engine import write_suite
+from tests.engine import command, write_suite
 
 ray = pytest.importorskip("ray")
 
@@ -115,6 +118,29 @@ def test_a_worker_and_a_node_killed_in_the_middle_change_no_byte(tmp_path: Path,
     assert bytes_of(store.root) == bytes_of(here.root)
 
 
+@pytest.mark.slow
+def test_a_driver_killed_in_the_middle_loses_nothing_that_was_published(tmp_path: Path, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1)
+    path = suite_of(tmp_path)
+    arguments = [*command("run", path, folder=tmp_path), "--ray", cluster.address]
+    with (tmp_path / "driver.log").open("wb") as log:
+        driver = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+    assert within(500, tmp_path / "one", tmp_path / "two"), (tmp_path / "driver.log").read_text()
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    kept = bytes_of(tmp_path / "store")
+    assert kept, "the victim that both sleepers were given"
+    (tmp_path / "go").touch()
+    stages, registry = graph_of(path)
+    report = run_on_cluster(Run(stages, Store(tmp_path / "store"), lambda event: None), registry, "auto", None)
+    assert (len(report.done), len(report.failed)) == (len(stages) - 3, 1)
+    after = bytes_of(tmp_path / "store")
+    assert {name: after[name] for name in kept} == kept
+    here = Store(tmp_path / "here")
+    Run(stages, here, lambda event: None).here(registry, show=False)
+    assert after == bytes_of(here.root)
+
+
 # ------------------------------------------------------------------------------------------------- one task, no cluster
 
 
@@ -124,6 +150,7 @@ def setup_of(root: Path, **changes: Any) -> Setup:
     token.touch()
     values = {
         "store": str(root / "store"),
+        "mirror": None,
         "token": str(token),
         "folder": str(Path.cwd()),
         "plugins": (),
@@ -146,6 +173,13 @@ def test_a_node_that_sees_other_disks_or_runs_other_versions_says_so(
 ) -> None:
     outcome = run_remote(Stage("data", {}), setup_of(tmp_path, **changes))
     assert (outcome.what, message in outcome.message) == ("store", True)
+
+
+def test_with_a_mirror_a_node_needs_no_shared_disk(tmp_path: Path) -> None:
+    changes = {"token": "/nowhere/token", "mirror": f"file://{tmp_path}/mirror"}
+    outcome = run_remote(Stage("data", {}), setup_of(tmp_path, **changes))
+    assert "does not see the store" not in outcome.message
+    assert outcome.what == "failed", "it came as far as the stage, which has no inputs"
 
 
 def test_a_stage_below_a_failed_one_is_not_started(tmp_path: Path) -> None:

@@ -111,17 +111,20 @@ class Deadly(Repair):
 
 @dataclass(frozen=True, kw_only=True)
 class Sleepy(Repair):
-    """Sleeps until a file is there."""
+    """Sleeps for some seconds, or until a file is there."""
 
     name = "sleepy"
     needs = Needs(model=Access.WEIGHTS)
     until: str = "/nonexistent"
     started: str = ""
+    seconds: float = 1e9
+    number: int = 0
 
     def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
         if self.started:
             Path(self.started).touch()
-        while not Path(self.until).exists():
+        end = time.monotonic() + self.seconds
+        while not Path(self.until).exists() and time.monotonic() < end:
             time.sleep(0.05)
         return Repaired(known.white_box.copy())
 
