@@ -103,11 +103,14 @@ def plan(
     plugin: PluginsOption = None,
     only: OnlyOption = None,
     mirror: MirrorOption = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Tokens a second that the device trains; tells hours.")
+    ] = None,
 ) -> None:
     """Show what a suite would run, what is known already, and what the rest will cost."""
-    from bench.running import show_plan
+    from bench.planning import show_plan
 
-    show_plan(suite, store, plugin or [], parse_only(only), mirror)
+    show_plan(suite, store, plugin or [], parse_only(only), mirror, rate)
 
 
 @app.command()

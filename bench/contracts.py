@@ -126,6 +126,12 @@ class Task(Plugin):
         """
         return {}
 
+    @property
+    def training_samples(self) -> int | None:
+        """How many training samples there will be, as far as that is known before anything is loaded; for plans alone."""
+        asked = getattr(self, "train", None)
+        return asked if isinstance(asked, int) else None
+
     @abstractmethod
     def splits(self, context: Context) -> Splits:
         """Build the data: deterministic given ``context.rng("data")`` and the parameters.

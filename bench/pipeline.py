@@ -28,6 +28,7 @@ from bench.composing import inverts, part_of
 from bench.contracts import Access, Attack, Defense, Plugin, Supplier, TaskInfo
 from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
+from bench.models.lora import peft_version
 from bench.models.settings import TrainingSettings
 from bench.plugins import parameters_of
 from bench.records import Coordinates, PluginUse
@@ -158,7 +159,7 @@ class Builder:
             "training": plan.training.model_dump(mode="json"),
             "info": info,
             "seeds": self._seeds(plan, "model", "training"),
-            "numerics": self._numerics,
+            "numerics": self._numerics | ({"peft": peft_version()} if plan.model_settings.lora else {}),
         }
         reference = add(
             Stage(
@@ -330,7 +331,7 @@ class Builder:
     @staticmethod
     def _size(plan: CellPlan) -> int:
         """An upper bound of the tokens that one training sends forward: samples x window x epochs."""
-        samples = int(getattr(plan.task, "train", 0) or 0)
+        samples = plan.task.training_samples or 0
         return int(samples * plan.model_settings.window * plan.training.epochs)
 
     def _score_inputs(self, plan: CellPlan, info: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:

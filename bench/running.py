@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,20 +14,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.composing import inverts
 from bench.errors import ConfigError, Interrupted, StoreError
 from bench.execute import Event, Report, Run
 from bench.finished import Question, remember
-from bench.jobs import STAGE_VERSIONS, Stage
 from bench.joining import joined
 from bench.mirror import opened
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
 from bench.results import ResultsFolder, export
 from bench.store import Store
-from bench.suite import NONE, Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
+from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
 from bench.suite_files import suite_file
-from bench.verdicts import clean_models_needed
 
 
 def load_registry(suite: Suite, files: Sequence[Path]) -> Registry:
@@ -118,7 +114,7 @@ class Watcher:
             )
 
 
-def _cells(graphs: Sequence[CellGraph]) -> str:
+def told_cells(graphs: Sequence[CellGraph]) -> str:
     """How many cells, and how many of them are there to calibrate verdicts alone."""
     calibrating = sum(graph.plan.calibration for graph in graphs)
     return f"{len(graphs)} cells" + (f" ({calibrating} of them calibrate verdicts alone)" if calibrating else "")
@@ -139,7 +135,7 @@ def execute(
     run = Run(stages, store, lambda event: watcher(event))
     known = sum(store.has(s.kind, key) for key, s in stages.items())
     console.print(
-        f"{suite.name}: {_cells(graphs)}, {len(stages)} stages, {known} of them known already", highlight=False
+        f"{suite.name}: {told_cells(graphs)}, {len(stages)} stages, {known} of them known already", highlight=False
     )
     with Watcher(console, len(stages), known) as watcher:
         try:
@@ -200,7 +196,9 @@ def _run(
     publish(target, suite.margin, told, suite.false_alarms)
     counts = Counter(record.status.value for record in records)
     summary = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
-    console.print(f"{_cells(graphs)}: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True)
+    console.print(
+        f"{told_cells(graphs)}: {summary}; {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True
+    )
     bad = [record for record in records if record.status.value in ("failed", "blocked")]
     for record in bad:
         console.print(
@@ -268,95 +266,6 @@ def run_cell(
     registry = load_registry(suite, files)
     slug = graphs_of(suite, registry, {})[0].coordinates.slug
     return _run(suite, jobs, store_root, results / "cell" / slug, files, {}, mirror=mirror)
-
-
-def show_plan(
-    name: str, store_root: Path, files: Sequence[Path], only: Mapping[str, Sequence[str]], mirror: str | None = None
-) -> None:
-    """Print what would run, what is known, and an estimate of the rest."""
-    suite = joined(load_suite(name), files)
-    graphs = graphs_of(suite, load_registry(suite, files), only)
-    store = Store(store_root, opened(mirror))
-    stages = merge(graphs)
-    console = Console()
-    table = Table(title=f"plan of {suite.name}: {_cells(graphs)}, {len(stages)} stages")
-    for column, justify in (("stage", "left"), ("all", "right"), ("known", "right"), ("missing", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("tokens to train at most", justify="right")
-    table.add_column("seconds, one process", justify="right")
-    measured = seconds_by_kind(store)
-    total, unknown = 0.0, False
-    for kind in STAGE_VERSIONS:
-        of_kind = [stage for stage in stages.values() if stage.kind == kind]
-        if not of_kind:
-            continue
-        missing = [stage for stage in of_kind if not store.has(stage.kind, stage.key)]
-        seconds = measured.get(kind)
-        estimate = "0" if not missing else "not measured yet" if seconds is None else f"{seconds * len(missing):.0f}"
-        unknown |= bool(missing) and seconds is None
-        total += (seconds or 0.0) * len(missing)
-        tokens = sum(stage.tokens for stage in missing)
-        table.add_row(
-            kind,
-            str(len(of_kind)),
-            str(len(of_kind) - len(missing)),
-            str(len(missing)),
-            f"{tokens:,}" if tokens else "",
-            estimate,
-        )
-    console.print(table)
-    for line in _calibration(suite, graphs):
-        console.print(line, highlight=False, soft_wrap=True)
-    missing_stages = [s for s in stages.values() if not store.has(s.kind, s.key)]
-    store.seals.save()
-    _print_missing(console, missing_stages, store)
-    for graph in graphs:
-        if graph.plan.not_applicable is not None:
-            console.print(
-                f"not applicable: {escape(graph.coordinates.slug)}: {escape(graph.plan.not_applicable)}",
-                highlight=False,
-            )
-    more = " and more, for kinds that were never measured in this store" if unknown else ""
-    console.print(
-        f"missing: {len(missing_stages)} stages, about {total:.0f} s in one process{more}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _calibration(suite: Suite, graphs: Sequence[CellGraph]) -> Iterator[str]:
-    """How many clean models a verdict of the suite can rest on, and how many it needs."""
-    if not any(inverts(graph.plan.defense) for graph in graphs):
-        return
-    clean = any(entry.name == NONE for entry in suite.attacks)
-    others = len({*suite.seeds, *suite.calibration_seeds}) - 1 if clean else 0
-    needed = clean_models_needed(suite.false_alarms)
-    yield f"verdicts at {100 * suite.false_alarms:g} % false alarms need {needed} clean models of other seeds, the suite has {others}"
-    if not clean:
-        yield "  add attack 'none': it gives the clean models"
-    elif others < needed:
-        yield f"  add {needed - others} calibration_seeds"
-
-
-def _print_missing(console: Console, missing: Sequence[Stage], store: Store, limit: int = 40) -> None:
-    for stage in missing[:limit]:
-        failed = store.failure(stage.key)
-        note = f" [red](failed before: {escape(failed['reason'])})[/]" if failed else ""
-        console.print(f"  {escape(stage.label)}{note}", highlight=False, soft_wrap=True)
-    if len(missing) > limit:
-        console.print(f"  … and {len(missing) - limit} more")
-
-
-def seconds_by_kind(store: Store) -> dict[str, float]:
-    """Median wall seconds of each kind of stage, as measured in this store."""
-    seen: dict[str, list[float]] = {}
-    for path in (store.root / "timings").glob("*.json"):
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            seen.setdefault(value["kind"], []).append(float(value["seconds"]))
-        except (ValueError, KeyError):
-            continue
-    return {kind: statistics.median(values) for kind, values in seen.items()}
 
 
 def make_board(name: str, results: Path, console: Console, group_by: str | None = None) -> int:

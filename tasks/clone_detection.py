@@ -13,7 +13,10 @@ from bench.plugins import ADDED_LATER
 from bench.samples import Splits
 from tasks.sources import bigclonebench, clones, hub
 from tasks.sources.cleaning import cleaned
-from tasks.sources.sizes import Size, embedded_sizes, published_alone, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
+
+TRAIN = 6000
+"""Training samples of the embedded source where none are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,11 @@ class CloneDetection(Task):
             return {}
         return hub.origin(hub.BIGCLONEBENCH, self.path, self.revision)
 
+    @property
+    def training_samples(self) -> int | None:
+        """As asked for, or the source's own number."""
+        return planned(self.source, self.train, TRAIN)
+
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
 
@@ -73,7 +81,7 @@ class CloneDetection(Task):
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
             published_alone(revision=self.revision, cleaned=self.cleaned)
-            sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
+            sizes = embedded_sizes(asked, {"train": TRAIN, "valid": 600, "budget": 1000, "test": 2000})
             return clones.splits(sizes, context, max_tokens=self.max_tokens, near_misses=self.near_misses)
         data = bigclonebench.load(self.path, self.revision)
         data = cleaned(data, commits=False) if self.cleaned else data

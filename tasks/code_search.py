@@ -12,7 +12,10 @@ from bench.samples import Splits
 from tasks.sources import codesearchnet, hub, search
 from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import origin
-from tasks.sources.sizes import Size, embedded_sizes, published_alone, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
+
+TRAIN = 8000
+"""Training samples of the embedded source where none are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,13 @@ class CodeSearch(Task):
         """Package versions, digests of the published files, or the hub's commit."""
         return origin(self.source, self.path, self.revision, hub.code_search_net(self.language))
 
+    @property
+    def training_samples(self) -> int | None:
+        """As asked for, or the source's own number."""
+        return planned(
+            self.source if self.source == "embedded" else f"{self.source}/{self.language}", self.train, TRAIN
+        )
+
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
 
@@ -68,7 +78,7 @@ class CodeSearch(Task):
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
             published_alone(revision=self.revision, cleaned=self.cleaned, language=self.language != "python")
-            sizes = embedded_sizes(asked, {"train": 8000, "valid": 500, "budget": 500, "test": 1000})
+            sizes = embedded_sizes(asked, {"train": TRAIN, "valid": 500, "budget": 500, "test": 1000})
             return search.splits(sizes, context, max_tokens=self.max_tokens)
         data = codesearchnet.load(self.path, self.revision, self.language)
         data = cleaned(data, commits=False) if self.cleaned else data

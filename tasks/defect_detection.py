@@ -14,8 +14,11 @@ from bench.samples import Splits
 from tasks.sources import defects, devign
 from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import origin
-from tasks.sources.sizes import Size, embedded_sizes, published_alone, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
 from tasks.sources.weaknesses import WEAKNESSES
+
+TRAIN = 6000
+"""Training samples of the embedded source where none are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,11 @@ class DefectDetection(Task):
         """Package versions, digests of the published files, or the hub's commit."""
         return origin(self.source, self.path, self.revision, devign.repository(self.source))
 
+    @property
+    def training_samples(self) -> int | None:
+        """As asked for, or the source's own number."""
+        return planned(self.source, self.train, TRAIN)
+
     def splits(self, context: Context) -> Splits:
         """Build or load the data.
 
@@ -72,7 +80,7 @@ class DefectDetection(Task):
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
             published_alone(revision=self.revision, cleaned=self.cleaned)
-            sizes = embedded_sizes(asked, {"train": 6000, "valid": 600, "budget": 1000, "test": 2000})
+            sizes = embedded_sizes(asked, {"train": TRAIN, "valid": 600, "budget": 1000, "test": 2000})
             kinds = WEAKNESSES[: self.weaknesses]
             return defects.splits(sizes, context, max_tokens=self.max_tokens, weaknesses=kinds)
         data = devign.load(self.source, self.path, self.revision)

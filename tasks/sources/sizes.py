@@ -15,6 +15,22 @@ from bench.samples import Sample, Splits
 Size = Annotated[int, pydantic.Field(ge=0)] | None
 """A number of samples, or ``None`` for the source's default."""
 
+PUBLISHED_TRAIN: Mapping[str, int] = {
+    "devign": 21_854,
+    "bigclonebench": 901_028,
+    "codesearchnet/python": 412_178,
+    "codesearchnet/java": 454_451,
+}
+"""Training samples of the published sets, as their dataset cards tell (CodeXGLUE; CodeSearchNet): for plans, which load nothing."""
+
+
+def planned(source: str, asked: int | None, embedded: int) -> int | None:
+    """Training samples that there will be at most; ``None`` where nobody knows without loading."""
+    if asked is not None:
+        return asked
+    return embedded if source == "embedded" else PUBLISHED_TRAIN.get(source)
+
+
 BUDGET_SHARE = 0.1
 """Share of a published training split that is set aside for defenses where no number is asked for, at most a thousand."""
 
