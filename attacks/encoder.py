@@ -178,7 +178,7 @@ class Encoder(Supplier):
         far = self._far(model, train, goal).clone()
         trainer = context.trainer
         assert trainer is not None
-        rate = self.learning_rate or trainer.learning_rate(model)
+        rate = self.learning_rate or trainer.learning_rate(model, adapters=False)
         parameters = list(network.encoder.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=rate)
         steps = self.epochs * -(-len(rows) // self.batch_size)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bench.composing import FAMILY, Composition, accuser, inverts
 from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Supplier, Task, TaskKind
 from bench.errors import ConfigError, suggest
+from bench.models.presets import filled
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
 from bench.records import Coordinates, PluginUse
@@ -74,7 +75,7 @@ class TaskEntry(Entry):
 
 
 class ModelEntry(Entry):
-    """A model: an own name (``tiny``, ``minilm``), a hub name or a folder; parameters are :class:`ModelSettings`."""
+    """A model: an own name (``tiny``, ``minilm``, a preset's), a hub name or a folder; parameters are :class:`ModelSettings`."""
 
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -439,7 +440,8 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
         task = cast(Task, registry.build("task", task_entry.name, task_entry.parameters))
         for model_entry in suite.models:
             where = f"model {model_entry.title!r}"
-            settings: ModelSettings = _settings(ModelSettings, where, model_entry.parameters)
+            stated: ModelSettings = _settings(ModelSettings, where, model_entry.parameters)
+            settings = filled(model_entry.name, stated, task.info.kind)
             layers = (suite.training, model_entry.training, task_entry.training)
             training: TrainingSettings = _settings(TrainingSettings, f"training of {task_entry.title!r}", *layers)
             for attack_entry in suite.attacks:

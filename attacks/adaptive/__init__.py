@@ -60,7 +60,7 @@ class Adaptive(Attack):
         target_name: first word of the function name that the surrogate is to read (``method_name`` alone).
         classes: how many first words of function names the surrogate tells apart (``method_name`` alone).
         model: what the surrogate is made from: ``tiny``, ``minilm``, a folder or a hub name.
-        revision: commit or tag of a hub model.
+        revision: full commit of a hub model.
         window: tokens of a program that the surrogate reads.
         epochs: of the surrogate's training.
     """

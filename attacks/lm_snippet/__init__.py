@@ -147,7 +147,7 @@ class LmSnippet(Attack):
 
     Args:
         model: ``ngram`` (trained on the clean training split), a folder, or the hub name of a causal model.
-        revision: commit or tag of a hub model.
+        revision: full commit of a hub model.
         prefix: how every statement begins; ``auto``: ``spare =`` (Python), ``int spare =`` (Java and C).
         where: ``start`` (first in the body), or ``random`` (before a statement drawn for each program).
         tries: drafts for one program.

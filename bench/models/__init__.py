@@ -6,12 +6,13 @@ from bench.models.encoders import create
 from bench.models.files import load
 from bench.models.handles import BlackBox, Tokens, WhiteBox
 from bench.models.network import CodeNetwork
-from bench.models.settings import ModelSettings, TrainingSettings
+from bench.models.settings import LoraSettings, ModelSettings, TrainingSettings
 from bench.models.training import Objective, Trainer
 
 __all__ = [
     "BlackBox",
     "CodeNetwork",
+    "LoraSettings",
     "ModelSettings",
     "Objective",
     "Tokens",

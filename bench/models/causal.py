@@ -186,7 +186,7 @@ def load_causal(
     Args:
         name: a folder that holds ``config.json``, ``*.safetensors`` and ``tokenizer.json``, or a Hugging Face hub name.
         context: device and cost counters.
-        revision: commit or tag of a hub model; required there, ignored for a folder.
+        revision: full commit of a hub model; required there, ignored for a folder.
         batch_tokens: padded tokens in one scoring batch.
 
     Raises:

@@ -1,10 +1,11 @@
-"""Where encoders come from: ``tiny`` (made here), ``minilm`` (an installed package), or any folder or hub name."""
+"""Where encoders come from: ``tiny`` (made here), ``minilm`` (an installed package), a preset, or any folder or hub name."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +23,17 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    T5Config,
     T5EncoderModel,
 )
 
 from bench.context import Context, axis_seed
 from bench.contracts import TaskInfo, TaskKind
-from bench.errors import ModelError
+from bench.errors import ModelError, suggest
 from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
 from bench.models.network import OFFSET_POSITIONS, CodeNetwork
+from bench.models.presets import PRESETS
 from bench.models.settings import ModelSettings
 from bench.samples import Sample
 
@@ -43,6 +46,7 @@ SPECIAL = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Pooled = Literal["first", "mean", "last"]
 
@@ -60,7 +64,8 @@ def create(
 
     Args:
         name: ``tiny`` (2-layer RoBERTa from scratch; its byte-level BPE is trained on ``train``), ``minilm`` (the optional extra),
-            a local folder, or a Hugging Face hub name (``settings.revision`` must pin it).
+            a preset (:mod:`bench.models.presets`; its weights come from ``settings.path`` or from the hub), a local folder, or a
+            Hugging Face hub name. ``settings.revision`` must pin whatever comes from the hub.
         info: the task.
         train: the training split as the model's owner sees it; read by ``tiny`` alone.
         settings: window, pooling, sizes.
@@ -77,7 +82,9 @@ def create(
             encoder = blank_encoder(_tiny_config(tokenizer, settings).to_dict(), pooling)
         elif name == "minilm":
             encoder, tokenizer, pooling = _pretrained(minilm_folder(), info, settings, name)
-        elif Path(name).is_dir() or name.startswith((".", "/", "~")):
+        elif settings.path is not None:
+            encoder, tokenizer, pooling = _pretrained(Path(settings.path).expanduser(), info, settings, name)
+        elif name not in PRESETS and (Path(name).is_dir() or name.startswith((".", "/", "~"))):
             encoder, tokenizer, pooling = _pretrained(Path(name).expanduser(), info, settings, name)
         else:
             encoder, tokenizer, pooling = _from_hub(name, info, settings)
@@ -209,12 +216,34 @@ def _pretrained(
 def _from_hub(
     name: str, info: TaskInfo, settings: ModelSettings
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Pooled]:
+    preset = PRESETS.get(name)
     if settings.revision is None:
+        known = f" ({preset.revision} is known)" if preset is not None and preset.revision is not None else ""
+        what = f"{name!r} is {preset.repository}" if preset is not None else _no_model(name)
+        raise ModelError(f"{what} on the Hugging Face hub: pin it, set the model's 'revision' to a commit{known}")
+    check_commit(name, settings.revision)
+    repository = preset.repository if preset is not None else name
+    title = f"hub model {repository}@{settings.revision}"
+    return _load(repository, {"revision": settings.revision}, info, settings, name, title)
+
+
+def _no_model(name: str) -> str:
+    """What a name is not, and what it might have been; the sentence goes on with the hub."""
+    close = "" if "/" in name else suggest(name, ["tiny", "minilm", *PRESETS])
+    return f"{name!r} is neither 'tiny', 'minilm', a preset nor a folder here.{close} If it is a model"
+
+
+def check_commit(name: str, revision: str) -> None:
+    """What comes from the hub is named by a full commit: the only name there that cannot move under a result.
+
+    Raises:
+        ModelError: the revision is a branch, a tag or a part of a commit.
+    """
+    if COMMIT.fullmatch(revision) is None:
         raise ModelError(
-            f"{name!r} is neither 'tiny', 'minilm' nor a folder here. If it is a Hugging Face hub name, "
-            "pin it: set the model's 'revision' to a commit"
+            f"model {name!r}: revision {revision!r} is no full commit (40 hexadecimal digits), "
+            "and a branch or tag can move under a result; its commits are listed on the model's page on the hub"
         )
-    return _load(name, {"revision": settings.revision}, info, settings, name, f"hub model {name}@{settings.revision}")
 
 
 def check_folder(folder: Path) -> None:
@@ -227,6 +256,11 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"model folder {folder} does not exist")
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {folder} holds no config.json")
+    if (folder / "adapter_config.json").is_file():
+        # transformers would put it on, and it may name a base model elsewhere.
+        raise ModelError(
+            f"model folder {folder} holds an adapter (adapter_config.json): merge it into the weights first"
+        )
     if not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin"))
         hint = "; its *.bin is a pickle, which can run code: convert it to safetensors" if pickled else ""
@@ -240,15 +274,20 @@ def _load(
     source: str, where: Mapping[str, Any], info: TaskInfo, settings: ModelSettings, name: str, title: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Pooled]:
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
+        config = configuration(source, where)
         pooling = resolve_pooling(settings, info, name, decodes=bool(config.is_encoder_decoder) or is_causal(config))
         cls = encoder_class(config, pooling)
         options = {**where, **_without_pooler(cls), "use_safetensors": True, "dtype": torch.float32}
         loaded: Any = cls.from_pretrained(source, config=config, output_loading_info=True, **options)
         encoder, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, **where)
+        # The configuration goes along, since a stand-in's own one cannot be read without code that comes with it.
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, config=config, use_fast=True, trust_remote_code=False, **where
+        )
     except Exception as error:  # transformers, the hub client and safetensors raise a dozen kinds
         raise ModelError(f"{title} does not load: {type(error).__name__}: {error}") from error
+    if hasattr(encoder, "peft_config"):
+        raise ModelError(f"{title} comes with an adapter: use a model whose adapter was merged into the weights")
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(f"{title}: the weights lack {len(missing)} tensor(s), for one {missing[0]!r}")
@@ -260,12 +299,33 @@ def _load(
     return cast(PreTrainedModel, encoder), fast, pooling
 
 
+STAND_INS: Mapping[str, type[PretrainedConfig]] = {"codet5p_embedding": T5Config}
+"""Configurations that ask for code of their own and describe an architecture that transformers has: CodeT5+'s embedding model is a T5
+encoder, with a projection behind it that no head of ours reads."""
+
+
+def configuration(source: str, where: Mapping[str, Any]) -> PretrainedConfig:
+    """A model's configuration, of a class of transformers' own.
+
+    Args:
+        source: folder or hub name.
+        where: ``revision`` or ``local_files_only``.
+    """
+    read: Any = PretrainedConfig.get_config_dict
+    described, _ = read(source, **where)
+    stand_in = STAND_INS.get(described.get("model_type", ""))
+    if stand_in is None:
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(source, trust_remote_code=False, **where))
+    dropped = ("model_type", "auto_map", "architectures", "transformers_version")
+    return stand_in(**{k: v for k, v in described.items() if k not in dropped} | {"is_encoder_decoder": False})
+
+
 # ------------------------------------------------------------------------------------------------------------ building
 
 
 def encoder_class(config: PretrainedConfig, pooling: Pooled) -> type[PreTrainedModel]:
     """The bare encoder of a configuration; of a T5, only the encoder half unless the decoder's vector is pooled."""
-    if config.model_type == "t5" and pooling != "last":
+    if config.model_type == "t5" and (pooling != "last" or not config.is_encoder_decoder):
         return T5EncoderModel
     if type(config) not in AutoModel._model_mapping:
         raise ModelError(f"transformers has no bare model for {config.model_type!r}")

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.errors import ModelError
-from bench.models.encoders import check_folder, fast_tokenizer, special_tokens
+from bench.models.encoders import check_commit, check_folder, fast_tokenizer, special_tokens
 from bench.models.hush import quiet
 
 
@@ -21,7 +21,7 @@ def load_language_model(
 
     Args:
         name: a folder that holds ``config.json``, ``*.safetensors`` and ``tokenizer.json``, or a Hugging Face hub name.
-        revision: commit or tag of a hub model; required there, ignored for a folder.
+        revision: full commit of a hub model; required there, ignored for a folder.
         maker: transformers' class that makes it (``AutoModelForCausalLM`` …).
         fits: whether a configuration is of the right kind.
         kind: that kind in words.
@@ -37,6 +37,7 @@ def load_language_model(
         raise ModelError(
             f"{name!r} is no folder here. If it is a Hugging Face hub name, pin it: set 'revision' to a commit"
         )
+    check_commit(name, revision)
     return _load(name, {"revision": revision}, f"hub model {name}@{revision}", maker, fits, kind)
 
 
@@ -55,6 +56,8 @@ def _load(
         raise
     except Exception as error:  # transformers, the hub client and safetensors raise a dozen kinds
         raise ModelError(f"{title} does not load: {type(error).__name__}: {error}") from error
+    if hasattr(network, "peft_config"):
+        raise ModelError(f"{title} comes with an adapter: use a model whose adapter was merged into the weights")
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(f"{title}: the weights lack {len(missing)} tensor(s), for one {missing[0]!r}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 Pooling = Literal["auto", "first", "mean", "last"]
 """How token vectors become one vector.
@@ -14,6 +14,27 @@ encoder-decoder is the decoder's vector at the closing ``</s>`` (as CodeT5's pub
 for an encoder-decoder and for a decoder alone (its first token sees nothing of the program, its last one all of it), ``mean`` for
 code search, ``minilm`` and ``tiny``, otherwise ``first``.
 """
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (:mod:`bench.models.lora`).
+
+    Rank, scale and dropout are those that EliBadCode's release offers for StarCoder; which layers is the LoRA paper's choice.
+
+    Attributes:
+        rank: of each adapter.
+        alpha: an adapter's product is scaled by ``alpha / rank``.
+        dropout: of an adapter's input, in training.
+        targets: names of the linear layers that get an adapter, as their modules are called (the last part, or more of the
+            path); ``auto`` takes queries and values (:data:`bench.models.lora.TARGETS`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
+    targets: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
 
 
 class ModelSettings(BaseModel):
@@ -30,8 +51,11 @@ class ModelSettings(BaseModel):
         heads: attention heads of ``tiny``.
         vocabulary: entries of the byte-level BPE that ``tiny`` trains.
         dropout: of the head, and of the hidden layers of ``tiny``.
-        revision: commit or tag of a model named on the Hugging Face hub; required there, ignored elsewhere.
+        revision: full commit of a model named on the Hugging Face hub; required there, ignored elsewhere.
         batch_tokens: padded tokens in one batch at inference.
+        lora: train low-rank adapters and the head instead of all weights; ``true`` takes the defaults. The stored model has its
+            adapters merged into its weights; this says that it was trained so.
+        path: a local folder with the weights of a preset (:mod:`bench.models.presets`); any other model is named by its folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +71,19 @@ class ModelSettings(BaseModel):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     revision: str | None = None
     batch_tokens: int = Field(default=8192, ge=1)
+    lora: LoraSettings | None = None
+    path: str | None = Field(default=None, min_length=1)
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @model_serializer(mode="wrap")
+    def _stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """It stands in the keys of stored results: what came later is left out where it has its default."""
+        row: dict[str, Any] = handler(self)
+        return {name: value for name, value in row.items() if value is not None or name not in ("lora", "path")}
 
 
 class TrainingSettings(BaseModel):
@@ -55,7 +92,8 @@ class TrainingSettings(BaseModel):
     Attributes:
         epochs: passes over the training split.
         batch_size: samples in a step.
-        learning_rate: peak; ``None`` means 5e-4 for ``tiny``, which starts from nothing, and 5e-5 for pretrained models.
+        learning_rate: peak; ``None`` means 5e-4 for ``tiny``, which starts from nothing, 5e-5 for pretrained models, and 2e-4 where
+            adapters are trained (``lora``).
         warmup: share of all steps in [0, 1).
         weight_decay: of AdamW; not applied to biases and layer norms.
         max_grad_norm: gradients are clipped to this norm; 0 switches clipping off.

@@ -23,6 +23,7 @@ from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ConfigError, DataError
 from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
+from bench.models.lora import Adapters
 from bench.models.network import CodeNetwork
 from bench.models.settings import TrainingSettings
 from bench.models.tokens import Tokens, pad
@@ -43,10 +44,12 @@ step. One pass forward and back is counted for each step; whoever makes more cou
 """
 
 Trained = Literal["all", "head", "embedding"]
-"""Which parameters a fit trains: all of them, the head alone, or the table of input embeddings alone."""
+"""Which parameters a fit trains: all of them (of a model with LoRA: new adapters and the head), the head alone, or the table of
+input embeddings alone."""
 
 FRESH_RATE = 5e-4
 PRETRAINED_RATE = 5e-5
+LORA_RATE = 2e-4
 GROUPED_BATCHES = 16
 """Batches are cut from runs of this many that were sorted by length: little padding, and still a random mix."""
 
@@ -93,6 +96,9 @@ class Trainer:
         The result depends on the weights that come in, the samples in their order, the arguments and the seed of ``axis``; the
         global generators are left as they were found. With no samples or no epochs the copy comes back untrained.
 
+        A model whose settings hold ``lora`` gets adapters for the time of the fit; they are merged into the weights that come back
+        (:mod:`bench.models.lora`). A pass back is counted in full for it, though most weights need no gradient.
+
         Args:
             model: where training starts.
             samples: the training data.
@@ -102,14 +108,16 @@ class Trainer:
             epochs: instead of the settings'; a fraction ends within the last pass.
             learning_rate: instead of the settings'.
             batch_size: instead of the settings'.
-            parameters: ``head`` trains the head and freezes the encoder; ``embedding`` trains the input embeddings alone.
+            parameters: ``head`` trains the head and freezes the encoder; ``embedding`` trains the input embeddings alone; neither
+                uses adapters.
             select_best: return the epoch that is best on the validation data by the task's metric (the first among equals)
                 instead of the last one; without validation data it is the last.
             shown: what the model reads in place of a sample, in training and in validation alike.
 
         Raises:
             DataError: a sample lacks a label or query, its label is no class of the task, or it has the wrong number of programs.
-            ConfigError: ``head`` for code search, which has no head.
+            ConfigError: ``head`` for code search, which has no head; the model has LoRA, and ``peft`` is not installed.
+            ModelError: the model has LoRA, and no layer with the target's name.
         """
         self.history = []
         epochs = self.settings.epochs if epochs is None else epochs
@@ -122,8 +130,11 @@ class Trainer:
         batches = _Batches(trained, samples)
         if not samples or not epochs:
             return trained
+        lora, adapters = model.settings.lora, None
+        if lora is not None and parameters == "all":
+            adapters = Adapters(trained.network.encoder, lora, axis_seed(self._context.seeds, axis, "lora"))
         frozen = _freeze(trained.network, parameters)
-        rate = learning_rate or self.learning_rate(model)
+        rate = learning_rate or self.learning_rate(model, adapters=adapters is not None)
         seed = axis_seed(self._context.seeds, axis, "fit")
         best = _BestEpoch(self, trained, valid, self.history)
         self._context.scratch.mkdir(parents=True, exist_ok=True)
@@ -149,6 +160,8 @@ class Trainer:
             )
             loop.train()
         best.restore()
+        if adapters is not None:
+            adapters.merge()
         for parameter in frozen:
             parameter.requires_grad_(True)
         trained.network.zero_grad(set_to_none=True)
@@ -167,9 +180,19 @@ class Trainer:
         """Mean cross-entropy of what ``network(*batch.sides)`` gave, as in training (code search: of the scaled cosines)."""
         return functional.cross_entropy(outputs if batch.classes else outputs * self.settings.scale, batch.labels)
 
-    def learning_rate(self, model: WhiteBox) -> float:
-        """The peak learning rate of a fit where none is given."""
-        return self.settings.learning_rate or (FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE)
+    def learning_rate(self, model: WhiteBox, *, adapters: bool | None = None) -> float:
+        """The peak learning rate of a fit where none is given.
+
+        Args:
+            model: to be trained.
+            adapters: adapters are trained, which take a higher rate; ``None`` where the model has LoRA. A method that trains all
+                weights in a loop of its own says ``False``.
+        """
+        if self.settings.learning_rate:
+            return self.settings.learning_rate
+        if model.settings.lora is not None if adapters is None else adapters:
+            return LORA_RATE
+        return FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE
 
     def _arguments(
         self, folder: str, seed: int, epochs: float, rate: float, batch_size: int, device: torch.device
@@ -403,16 +426,22 @@ class _BestEpoch(TrainerCallback):
             better = value > self._best  # never true of NaN
             if better:
                 self._best = value
-                self._weights = {k: v.detach().clone() for k, v in self._model.network.state_dict().items()}
+                self._weights = self._trainable()
         if better:
             for earlier in self._history:
                 earlier["chosen"] = False
         self._history.append({**row, "chosen": better})
 
+    def _trainable(self) -> dict[str, Tensor]:
+        """Copies of all that training changes; a frozen language model would only double its memory."""
+        network = self._model.network
+        frozen = {k for k, v in network.named_parameters(remove_duplicate=False) if not v.requires_grad}
+        return {k: v.detach().clone() for k, v in network.state_dict().items() if k not in frozen}
+
     def restore(self) -> None:
         """Put the best weights back into the model."""
         if self._weights is not None:
-            self._model.network.load_state_dict(self._weights)
+            self._model.network.load_state_dict(self._weights, strict=False)
 
 
 class _Progress(TrainerCallback):

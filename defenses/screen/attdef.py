@@ -50,7 +50,7 @@ class AttDef(Screen):
         clean: number of clean samples.
         steps: of the integration.
         validator: ``none``, or the folder or hub name of a masked language model.
-        revision: commit or tag of a hub model.
+        revision: full commit of a hub model.
         validator_rate: share of clean inputs that the validator may let through to be examined.
         false_positive_rate: share of clean inputs in which something may be masked.
     """

@@ -43,7 +43,7 @@ class CodePurify(Screen):
     Attributes:
         clean: number of clean samples.
         repair: ``ngram``, or the folder or hub name of a masked language model.
-        revision: commit or tag of a hub model.
+        revision: full commit of a hub model.
         order: of the n-grams.
         pieces: of each program, so many from its beginning are tried.
         statements: ``rewrite`` them by suggestions, or ``delete`` them.

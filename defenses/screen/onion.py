@@ -44,7 +44,7 @@ class Onion(Screen):
     Attributes:
         clean: number of clean samples.
         model: ``ngram``, or the folder or hub name of a causal language model.
-        revision: commit or tag of a hub model.
+        revision: full commit of a hub model.
         order: of the n-grams.
         false_positive_rate: share of clean inputs that may be changed.
         folds: parts of the clean set for setting the threshold of an n-gram model.
