@@ -11,6 +11,7 @@ from rich.console import Console
 from bench.board import build_board, print_board, to_latex, to_markdown, write_board
 from bench.board.groups import compared, groups, undefended
 from bench.board.implantation_plot import draw_implantation
+from bench.board.lift_plot import MANY, draw_lifts, has_lifts
 from bench.board.plot import LARGEST, draw_tradeoff, drawing, has_tradeoff
 from bench.board.table import Board
 from bench.records import Record
@@ -123,3 +124,17 @@ def test_the_tradeoff_stops_at_its_largest_size_and_says_so(tmp_path: Path) -> N
     assert sum(axes.axison for axes in figure.axes) == LARGEST
     assert figure.get_suptitle().startswith(f"the first {LARGEST} of {LARGEST + 3}")
     assert ElementTree.parse(tmp_path / "tradeoff.svg").getroot().tag.endswith("svg")
+
+
+def test_many_defenses_stand_in_a_list_by_family_the_undefended_on_top() -> None:
+    defenses = ["none", "filter/random", "spectral_signatures", "dece", *(f"repair{i}" for i in range(6)), "onion"]
+    records = [record(d, a) for d in defenses for a in ("none", "dead_code", "renaming")]
+    board = build_board(records, lambda r: (outcomes(51, None if r.coordinates.attack == "none" else 20), None))
+    assert has_lifts(board)
+    (axes,) = draw_lifts(board).axes
+    names = [label.get_text() for label in axes.get_yticklabels()][::-1]
+    assert names[0] == "none"
+    assert names.index("spectral_signatures") < names.index("dece") < names.index("repair0") < names.index("onion")
+    points = [line for line in axes.lines if line.get_marker() not in ("None", "|", "_", "")]
+    assert len(points) == 2 * len(defenses), "clean models have no lift"
+    assert not has_lifts(build_board([record(d) for d in defenses[:MANY]], lambda r: (outcomes(51, 20), None)))

@@ -18,6 +18,7 @@ from bench.board.findings import to_findings
 from bench.board.groups import undefended
 from bench.board.implantation_plot import write_implantation
 from bench.board.latex import to_latex
+from bench.board.lift_plot import has_lifts, write_lifts
 from bench.board.pages import write_pages
 from bench.board.plot import has_tradeoff, write_tradeoff
 from bench.board.render import to_csv, to_json, to_markdown, to_pairs_csv
@@ -91,8 +92,9 @@ def write_board(
 
     ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to ``\\input`` into a paper),
     ``board.json`` and ``findings.md`` (what the intervals allow one to say); plots as ``.png`` and ``.svg``: ``tradeoff`` where
-    there is a defense to compare, ``implantation`` where there is an undefended victim, ``curves`` where rows differ in an amount
-    alone; and ``inversions/<cell>.md`` and ``.svg`` for each cell in which triggers were inverted.
+    there is a defense to compare, ``implantation`` where there is an undefended victim, ``lifts`` where there are many defenses,
+    ``curves`` where rows differ in an amount alone; and ``inversions/<cell>.md`` and ``.svg`` for each cell in which triggers
+    were inverted.
 
     Args:
         records: of the cells, in any order.
@@ -132,6 +134,7 @@ def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[s
         for stem, wanted, write in (
             ("tradeoff", has_tradeoff(board), write_tradeoff),
             ("implantation", bool(undefended(board)), write_implantation),
+            ("lifts", has_lifts(board), write_lifts),
             ("curves", bool(board.curves), write_curves),
         ):
             png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"

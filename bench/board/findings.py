@@ -12,6 +12,7 @@ from typing import Final
 
 from bench.board.columns import DASH, METRIC_NAMES, percent
 from bench.board.groups import undefended
+from bench.board.lift_plot import has_lifts
 from bench.board.markdown import escape_markdown, escaped_table
 from bench.board.table import FAMILY_ORDER, Board, Row
 from bench.metrics import Number
@@ -37,7 +38,8 @@ on which a loss is shown (the interval lies below 0). Both can be true of a smal
     "Δ clean, mean": "mean change of the clean metric over those blocks, points.",
     "on clean models": "the change on models that nobody attacked, with its interval: what a false alarm costs.",
     "vs random, vs oracle": """blocks on which the ASR interval lies wholly below : overlaps : lies wholly above that of the family's
-control. The random control does as much blindly; the oracle knows the poison or the trigger. Intervals that do not overlap are a
+control. The random control does as much blindly; the oracle is told the truth that its page names (a repair's: which samples are
+poisoned; it is no bound). Intervals that do not overlap are a
 stricter demand than a paired test.""",
 }
 
@@ -115,6 +117,8 @@ def to_findings(board: Board) -> str:
         parts += ["## Attacks", "\n".join(lines)]
     if found.scopes:
         parts.append("## Defenses")
+        if has_lifts(board):
+            parts.append("![lift that each defense leaves, by attack](lifts.svg)")
     for scope in found.scopes:
         parts += [f"### {escape_markdown(scope.title)}", escaped_table(scope.headers, scope.rows)]
     if found.definitions:
