@@ -5,6 +5,7 @@ nox -s tests | lint | conformance | benchmarks
 nox -s suite -- laptop                  any suite
 nox -s cell -- --task defect_detection --attack dead_code --defense onion
 nox -s leaderboard -- quickstart        the board again, from stored outcomes
+nox -s families                         every family of published models, small and random, from end to end
 nox -s docs                             the documentation site, in build/docs (needs the extra docs)
 nox -s "quickstart_cell(…)"             one cell of the quickstart suite (nox -l lists them)
 """
@@ -101,6 +102,12 @@ def cluster(session: nox.Session) -> None:
     """Start a local Ray cluster of two nodes, run a suite on it, kill a node, and compare with one process (extra ray)."""
     session.run(PYTHON, "-c", "import ray", silent=True)  # here the tests shall fail without it, not skip
     session.run(PYTHON, "-m", "pytest", "tests/test_ray.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def families(session: nox.Session) -> None:
+    """Every family of published models from end to end, small and random; writes results/families.md."""
+    session.run(PYTHON, "-m", "tests.families", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
