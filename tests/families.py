@@ -58,7 +58,8 @@ ATTACK = {"name": "dead_code", "label": "dead_code", "policy": {"rate": 0.4}}
 DEFENSES: dict[str, dict[str, Any]] = {
     "none": {},
     "elibadcode": {
-        "clean": 16, "victims": 4, "iterations": 2, "top_k": 4, "width": 4, "starts": 2, "length": 2, "tolerance": 0.0, "epochs": 2, "batch_size": 4,
+        "clean": 16, "victims": 4, "iterations": 2, "top_k": 4, "width": 4, "starts": 2, "length": 2, "tolerance": 0.0,
+        "epochs": 2, "batch_size": 4,
     },
     "dbs": {"clean": 16, "iterations": 4, "length": 3, "epochs": 2, "batch_size": 4},
     "fine_tuning": {"clean": 16, "epochs": 2, "batch_size": 4},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
@@ -138,8 +139,6 @@ def test_full_fine_tuning_of_a_language_model_stays_full_in_the_stage() -> None:
 
 def test_the_models_of_the_guide_are_a_suite() -> None:
     (text,) = [block.text for block in blocks(GUIDE) if block.language == "yaml"]
-    import yaml
-
     for entry in yaml.safe_load(text)["models"]:
         assert train_model(entry)["settings"]["batch_tokens"] == 8192
 

@@ -5,7 +5,8 @@ of EliBadCode's release, which follows them), and LoRA for language models. What
 stand in the stage keys, so a preset that changes changes the keys.
 
 **None of them has been loaded here**: the project was built without a connection to the hub. The commits were read in public
-files that state them (``stated_by``), not on the hub itself. Weights are read from safetensors alone and no code of a repository is run;
+files that state them (``stated_by``: what a search for the exact hash in an index of public repositories found, at most ten files
+a search), not on the hub itself. Weights are read from safetensors alone and no code of a repository is run;
 a repository that holds a pickle alone at that commit is refused, and its converted copy can be given as ``path`` (docs/models.md).
 """
 
@@ -77,7 +78,7 @@ PRESETS: Mapping[str, Preset] = {
         "3b0952feddeffad0063f274080e3c23d75e7eb39",
         "roberta",
         125,
-        "ten public repositories, in cache paths and as pinned revisions",
+        "ten public files, in cache paths and as pinned revisions",
         {},
     ),
     "graphcodebert": Preset(
@@ -85,7 +86,7 @@ PRESETS: Mapping[str, Preset] = {
         "2b0488a7bb0eefc7041f1bb2cad1ab26b0da269d",
         "roberta",
         125,
-        "public repositories of several owners, as a pinned revision; one of them lists its weights as pytorch_model.bin",
+        "ten public files, as a pinned revision; one of them lists its weights as pytorch_model.bin",
         {},
         "read as text alone: the data-flow input of its paper is not built",
     ),
@@ -94,7 +95,7 @@ PRESETS: Mapping[str, Preset] = {
         "5604afdc964f6c53782a6813140ade5216b99006",
         "roberta",
         126,
-        "ten public repositories, as a pinned revision and in cache paths; one of them lists its weights as pytorch_model.bin",
+        "ten public files, as a pinned revision and in cache paths; one of them lists its weights as pytorch_model.bin",
         {},
         "read as a plain RoBERTa, without its mode tokens, as in EliBadCode's release",
     ),

@@ -190,7 +190,9 @@ class Trainer:
         """
         if self.settings.learning_rate:
             return self.settings.learning_rate
-        if model.settings.lora is not None if adapters is None else adapters:
+        if adapters is None:
+            adapters = model.settings.lora is not None
+        if adapters:
             return LORA_RATE
         return FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE
 
