@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -17,13 +18,17 @@ from bench.composing import inverts
 from bench.jobs import STAGE_VERSIONS, Stage
 from bench.joining import joined
 from bench.mirror import opened
+from bench.models.presets import PRESETS
 from bench.pipeline import CellGraph, merge
 from bench.running import graphs_of, load_registry, told_cells
-from bench.store import Store
+from bench.store import MANIFEST, Store
 from bench.storing import size_of
 from bench.suite import NONE, Suite, load_suite
 from bench.verdicts import clean_models_needed
 
+BYTES_A_WEIGHT: Final = 4
+_WITH_WEIGHTS: Final = ("train", "supply", "repair")
+_WITHOUT_MODEL: Final = ("data", "poison", "stealth", "score")
 SAMPLED: Final = 40
 """Results of a kind whose sizes are looked at for the estimate of the disk."""
 
@@ -55,9 +60,10 @@ def show_plan(
     table = Table(title=f"plan of {suite.name}: {told_cells(graphs)}, {len(stages)} stages")
     for column, justify in (("stage", "left"), ("all", "right"), ("known", "right"), ("missing", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for column in ("tokens to train at most", "seconds, one process", "disk"):
+    for column in ("Mtokens to train", "seconds", "disk"):
         table.add_column(column, justify="right")
-    measured, sizes = seconds_by_kind(store), bytes_by_kind(store)
+    models = {stage.key: graph.plan.model_name for graph in graphs for stage in graph.stages}
+    cost = _Cost(seconds_by_kind(store), bytes_by_kind(store), models, models_of(store))
     for kind in STAGE_VERSIONS:
         of_kind = [stage for stage in stages.values() if stage.kind == kind]
         if not of_kind:
@@ -69,36 +75,57 @@ def show_plan(
             str(len(of_kind)),
             str(len(of_kind) - len(left)),
             str(len(left)),
-            f"{tokens:,}" if tokens else "",
-            _estimate(len(left), measured.get(kind), "{:.0f}"),
-            _estimate(len(left), sizes.get(kind, 0) / 1e6 if kind in sizes else None, "{:,.0f} MB"),
+            f"{tokens / 1e6:,.1f}" if tokens else "",
+            _estimate(left, cost.seconds, "{:.0f}"),
+            _estimate(left, cost.megabytes, "{:,.0f} MB"),
         )
     console.print(table)
-    for line in (*_calibration(suite, graphs), *_totals(list(missing.values()), measured, sizes, rate)):
+    for line in (*_calibration(suite, graphs), *_totals(list(missing.values()), cost, rate)):
         console.print(line, highlight=False, soft_wrap=True)
     store.seals.save()
     _print_missing(console, list(missing.values()), store)
-    seconds, unknown = _seconds(list(missing.values()), measured)
-    more = " and more, for kinds that were never measured in this store" if unknown else ""
+    told = [cost.seconds(stage) for stage in missing.values()]
+    seconds = sum(each for each in told if each is not None)
+    more = " and more, for kinds or models that were never measured in this store" if None in told else ""
     console.print(
         f"missing: {len(missing)} stages, about {seconds:.0f} s in one process{more}", highlight=False, soft_wrap=True
     )
 
 
-def _estimate(count: int, each: float | None, form: str) -> str:
-    if not count:
+@dataclass(frozen=True)
+class _Cost:
+    """What a stage will cost, as far as that was measured in this store; ``None`` where it was not."""
+
+    by_kind: Mapping[str, float]
+    sizes: Mapping[str, float]
+    models: Mapping[str, str]
+    """Key of a stage -> its model."""
+    seen: frozenset[str]
+    """Models that were trained in this store: what others take cannot be told from them."""
+
+    def seconds(self, stage: Stage) -> float | None:
+        return self.by_kind.get(stage.kind) if self._known(stage) else None
+
+    def megabytes(self, stage: Stage) -> float | None:
+        if stage.kind in _WITH_WEIGHTS and self.models[stage.key] in PRESETS:
+            return PRESETS[self.models[stage.key]].parameters * BYTES_A_WEIGHT * 1.0
+        size = self.sizes.get(stage.kind)
+        return None if size is None or not self._known(stage) else size / 1e6
+
+    def _known(self, stage: Stage) -> bool:
+        return stage.kind in _WITHOUT_MODEL or self.models[stage.key] in self.seen
+
+
+def _estimate(stages: Sequence[Stage], cost: Callable[[Stage], float | None], form: str) -> str:
+    if not stages:
         return "0"
-    return "not measured yet" if each is None else form.format(each * count)
+    told = [each for stage in stages if (each := cost(stage)) is not None]
+    if not told:
+        return "unmeasured"
+    return form.format(sum(told)) + ("" if len(told) == len(stages) else " and more")
 
 
-def _seconds(missing: Sequence[Stage], measured: Mapping[str, float]) -> tuple[float, bool]:
-    """Seconds of the stages whose kinds were measured, and whether there are others."""
-    return sum(measured.get(s.kind, 0.0) for s in missing), any(s.kind not in measured for s in missing)
-
-
-def _totals(
-    missing: Sequence[Stage], measured: Mapping[str, float], sizes: Mapping[str, float], rate: float | None
-) -> Iterator[str]:
+def _totals(missing: Sequence[Stage], cost: _Cost, rate: float | None) -> Iterator[str]:
     trainings = [stage for stage in missing if stage.kind in ("train", "supply")]
     if trainings:
         tokens = sum(stage.tokens for stage in trainings)
@@ -110,9 +137,20 @@ def _totals(
         elif tokens:
             text += "; --rate TOKENS_PER_SECOND tells hours (python -m tests.benchmarks models measures a device)"
         yield text
-    disk = sum(sizes.get(stage.kind, 0.0) for stage in missing)
+    disk = sum(cost.megabytes(stage) or 0.0 for stage in missing)
     if disk:
-        yield f"disk: about {disk / 1e9:,.1f} GB, by the results of the same kinds in this store (of whatever models they are)"
+        yield f"disk: about {disk / 1000:,.1f} GB, by what results of the same kinds take here, and by a preset's parameters"
+
+
+def models_of(store: Store) -> frozenset[str]:
+    """Names of the models that were trained in this store."""
+    found = set()
+    for manifest in (store.root / "entries" / "train").glob(f"*/{MANIFEST}"):
+        try:
+            found.add(str(json.loads(manifest.read_bytes())["inputs"]["inputs"]["model"]["name"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return frozenset(found)
 
 
 def bytes_by_kind(store: Store) -> dict[str, float]:

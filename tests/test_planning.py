@@ -27,14 +27,14 @@ def test_a_plan_tells_trainings_tokens_and_hours_and_after_the_run_nothing_is_le
         in told
     )
     assert "disk" not in told.splitlines()[-1]
-    assert "not measured yet" in told
+    assert "unmeasured" in told
     assert run("run", suite, folder=tmp_path).returncode == 0
     told = run("plan", suite, folder=tmp_path).stdout
     assert "missing: 0 stages" in told
     assert "trainings" not in told
     more = run("plan", write_suite(tmp_path, seeds=[0, 1]), folder=tmp_path).stdout
     assert re.search(r"2 trainings, [\d,]+ tokens at most; --rate TOKENS_PER_SECOND tells hours", more)
-    assert re.search(r"disk: about \d+\.\d GB, by the results of the same kinds", more)
+    assert re.search(r"disk: about \d+\.\d GB, by what results of the same kinds take", more)
 
 
 def test_bytes_are_the_mean_over_results_of_a_kind(tmp_path: Path) -> None:
