@@ -28,6 +28,7 @@ from bench.composing import inverts, part_of
 from bench.contracts import Access, Attack, Defense, Plugin, Supplier, TaskInfo
 from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
+from bench.models.folders import digest_of_folder, local_folder
 from bench.models.lora import peft_version
 from bench.models.settings import TrainingSettings
 from bench.plugins import parameters_of
@@ -153,7 +154,10 @@ class Builder:
         size = self._size(plan)
         data = add(self._data(plan))
         base = {"data": data}
-        model = {"name": plan.model_name, "settings": plan.model_settings.model_dump(mode="json")}
+        model: dict[str, Any] = {"name": plan.model_name, "settings": plan.model_settings.model_dump(mode="json")}
+        folder = local_folder(plan.model_name, plan.model_settings.path)
+        if folder is not None and (digest := digest_of_folder(folder)) is not None:
+            model["files"] = digest
         train_inputs: dict[str, Any] = {
             "model": model,
             "training": plan.training.model_dump(mode="json"),

@@ -1,0 +1,53 @@
+"""Other weights in the same folder are another result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.models.folders import digest_of_folder, local_folder
+from bench.pipeline import Builder, merge
+from bench.plugins import Registry
+from bench.suite import cells, parse_suite
+from tests.engine import MODEL, PLUGINS, suite_content
+
+
+def train_keys(model: object) -> set[str]:
+    registry = Registry().discover()
+    registry.add_file(PLUGINS)
+    suite = parse_suite(suite_content(models=[model]), "test")
+    stages = merge([Builder(suite).cell(plan) for plan in cells(suite, registry)])
+    return {key for key, stage in stages.items() if stage.kind == "train"}
+
+
+def test_a_folders_digest_is_of_names_and_bytes_and_not_of_its_place(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+    assert digest_of_folder(one) == digest_of_folder(two)
+    before = digest_of_folder(two)
+    (two / "model.safetensors").write_bytes(b"weightz")
+    assert digest_of_folder(two) != before
+    (one / "model.safetensors").rename(one / "other.safetensors")
+    assert digest_of_folder(one) != before
+    assert digest_of_folder(tmp_path / "none") is None
+
+
+def test_only_models_of_a_folder_have_one(tmp_path: Path) -> None:
+    assert local_folder("tiny", None) is None
+    assert local_folder("codebert", None) is None
+    assert local_folder("some-owner/some-model", None) is None
+    assert local_folder("codebert", str(tmp_path)) == tmp_path
+    assert local_folder(str(tmp_path), None) == tmp_path
+
+
+def test_other_weights_in_the_same_folder_change_the_key(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    model = {"name": str(tmp_path), "label": "mine"}
+    first = train_keys(model)
+    assert train_keys(model) == first
+    (tmp_path / "model.safetensors").write_bytes(b"two, longer")
+    assert not train_keys(model) & first
+    assert train_keys(MODEL) == train_keys(MODEL)
