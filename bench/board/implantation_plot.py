@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from bench.board.groups import undefended
 from bench.board.plot import COLOURS, arms, drawing, save
 from bench.board.table import Board, Row
+from bench.metrics import Number
 
 _FLOOR, _VICTIM = COLOURS[5], COLOURS[4]
 _COLUMNS: Final = 3
@@ -61,27 +62,8 @@ def _panel(axes: Axes, rows: list[Row], title: str) -> None:
         low, high = 100 * (floor.value or 0.0), 100 * (victim.value or 0.0)
         implanted = lift.low is not None and lift.low > 0
         axes.plot([low, high], [place, place], color="#BBBBBB", linewidth=2.5, zorder=1)
-        axes.errorbar(
-            [low],
-            [place],
-            xerr=arms(floor),
-            color=_FLOOR,
-            marker="o",
-            markersize=5,
-            markerfacecolor="white",
-            elinewidth=0.9,
-        )
-        face = _VICTIM if implanted else "white"
-        axes.errorbar(
-            [high],
-            [place],
-            xerr=arms(victim),
-            color=_VICTIM,
-            marker="o",
-            markersize=5,
-            markerfacecolor=face,
-            elinewidth=0.9,
-        )
+        _mark(axes, floor, place, _FLOOR, "white")
+        _mark(axes, victim, place, _VICTIM, _VICTIM if implanted else "white")
     axes.set_yticks(range(len(ordered)), [row.attack for row in ordered])
     axes.set_ylim(-0.7, len(ordered) - 0.3)
     axes.set_xlim(-3, 103)
@@ -89,3 +71,16 @@ def _panel(axes: Axes, rows: list[Row], title: str) -> None:
     axes.set_xlabel("triggered inputs that meet the attacker's goal, %")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _mark(axes: Axes, share: Number, place: int, colour: str, face: str) -> None:
+    axes.errorbar(
+        [100 * (share.value or 0.0)],
+        [place],
+        xerr=arms(share),
+        color=colour,
+        marker="o",
+        markersize=5,
+        markerfacecolor=face,
+        elinewidth=0.9,
+    )
