@@ -14,7 +14,7 @@ from bench.board.columns import DASH, METRIC_NAMES, percent
 from bench.board.groups import undefended
 from bench.board.lift_plot import has_lifts
 from bench.board.markdown import escape_markdown, escaped_table
-from bench.board.table import FAMILY_ORDER, Board, Row
+from bench.board.table import Board, Row, controls_first
 from bench.metrics import Number
 from bench.stats import MINIMUM_SEEDS
 
@@ -159,7 +159,7 @@ def _scopes(board: Board) -> Iterator[Scope]:
         rows = [row for row in defended if scope in (None, row.task)]
         shown = {row.defense: row.family for row in rows}
         body = []
-        for defense, family in sorted(shown.items(), key=_family_first):
+        for defense, family in sorted(shown.items(), key=lambda item: controls_first(item[1], item[0])):
             mine = [row for row in rows if row.defense == defense]
             hit = [row for row in mine if _block(row) in implanted]
             clean = [row for row in mine if row.attack == "none"]
@@ -224,10 +224,3 @@ def _below(number: Number | None) -> bool:
 
 def _reaches_zero(number: Number) -> bool:
     return number.low is not None and number.high is not None and number.low <= 0 <= number.high
-
-
-def _family_first(item: tuple[str, str]) -> tuple[int, bool, str]:
-    """Families in the board's order, and in each the controls first."""
-    defense, family = item
-    place = FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
-    return place, "/" not in defense, defense

@@ -35,7 +35,7 @@ def draw_implantation(board: Board) -> Figure:
     across = min(_COLUMNS, len(panels))
     down = -(-len(panels) // across)
     longest = max(len(rows) for _, rows in panels)
-    figure = Figure(figsize=(0.6 + 4.6 * across, down * (1.3 + 0.27 * longest) + 0.4), layout="constrained")
+    figure = Figure(figsize=(1.2 + 4.6 * across, down * (1.3 + 0.27 * longest) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes, ((task, model), rows) in zip(grid, panels, strict=False):
@@ -51,7 +51,7 @@ def draw_implantation(board: Board) -> Figure:
             [], [], color=_VICTIM, marker="o", markerfacecolor="white", linestyle="none", label="ASR: not implanted"
         ),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=1 if across == 1 else 3, frameon=False)
     return figure
 
 
@@ -68,7 +68,7 @@ def _panel(axes: Axes, rows: list[Row], title: str) -> None:
     axes.set_ylim(-0.7, len(ordered) - 0.3)
     axes.set_xlim(-3, 103)
     axes.set_title(title)
-    axes.set_xlabel("triggered inputs that meet the attacker's goal, %")
+    axes.set_xlabel("triggered inputs that meet the goal, %")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.board.plot import COLOURS, MARKERS, arms, drawing, save
-from bench.board.table import FAMILY_ORDER, Board, Row
+from bench.board.table import Board, Row, controls_first
 
 MANY: Final = 8
 """From more defenses than this on, the plot is written."""
@@ -58,7 +58,7 @@ def draw_lifts(board: Board) -> Figure:
 
 
 def _panel(axes: Axes, rows: list[Row], looks: dict[str, tuple[str, str]], title: str) -> None:
-    order = sorted({(row.family, row.defense) for row in rows}, key=_place, reverse=True)
+    order = sorted({(row.family, row.defense) for row in rows}, key=lambda key: controls_first(*key), reverse=True)
     height = {defense: place for place, (_, defense) in enumerate(order)}
     present = [attack for attack in looks if any(row.attack == attack for row in rows)]
     step = 0.7 / max(1, len(present))
@@ -91,9 +91,3 @@ def _panel(axes: Axes, rows: list[Row], looks: dict[str, tuple[str, str]], title
 
 def _shown(board: Board) -> list[Row]:
     return [row for row in board.rows if row.numbers and row.numbers["lift"].value is not None]
-
-
-def _place(key: tuple[str, str]) -> tuple[int, bool, str]:
-    family, defense = key
-    known = FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
-    return known, "/" not in defense, defense

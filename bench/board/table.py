@@ -294,8 +294,17 @@ def _with_verdicts(rows: Sequence[Row], detected: Iterable[Detection]) -> list[R
 
 
 def _order(row: Row) -> tuple[object, ...]:
-    family = FAMILY_ORDER.index(row.family) if row.family in FAMILY_ORDER else len(FAMILY_ORDER)
-    return (row.task, row.model, row.attack != "none", row.attack, family, row.defense)
+    return (row.task, row.model, row.attack != "none", row.attack, place_of_family(row.family), row.defense)
+
+
+def place_of_family(family: str) -> int:
+    """Where a family stands on a board; unknown ones last."""
+    return FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
+
+
+def controls_first(family: str, defense: str) -> tuple[int, bool, str]:
+    """Sorts defenses by family, the controls (``repair/random``) before the others."""
+    return place_of_family(family), "/" not in defense, defense
 
 
 def _row(records: Sequence[Record], reader: _Reader, margin: float, timings: Timings) -> Row | None:
