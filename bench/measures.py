@@ -72,6 +72,10 @@ class Measure:
         """The measure's own columns."""
         return range(self.data.columns.shape[1]) if self.picks is None else self.picks
 
+    def alone(self) -> Measure:
+        """The same number with a table of its own columns, in order."""
+        return Measure(self.sort, Clustered(self.data.columns[:, list(self.places)], self.data.groups))
+
     def estimate(self) -> Estimate | None:
         """The value with its 95 % interval; ``None`` where it is undefined (no samples; F1 without any positive)."""
         if self.n == 0:
@@ -138,6 +142,11 @@ def all_over_seeds(cells: Sequence[Mapping[str, Measure]]) -> dict[str, Estimate
     if len(cells) == 1:
         return estimates({name: cells[0][name] for name in names})
     asked = [{name: cell[name] for name in names if all(each[name])} for cell in cells]
+    for name in asked[0]:
+        # The table that holds a number's columns may look otherwise in another seed.
+        if len({(tuple(cell[name].places), cell[name].data.columns.shape[1]) for cell in asked}) > 1:
+            for cell in asked:
+                cell[name] = cell[name].alone()
     found: dict[str, Estimate | None] = dict.fromkeys(names)
     for same in _of_same_data(asked) if asked[0] else []:
         questions = [(asked[0][name].places, STATISTICS[asked[0][name].sort]) for name in same]
@@ -174,12 +183,13 @@ def _with_width(measure: Measure, found: Estimate) -> Estimate:
 # ------------------------------------------------------------------------------------------------------------- the numbers
 
 
-def measures(outcomes: pd.DataFrame, metric: str) -> dict[str, Measure]:
+def measures(outcomes: pd.DataFrame, metric: str, goal: Mapping[str, object] | None = None) -> dict[str, Measure]:
     """All numbers of a cell that are sums over samples, by name (see :class:`bench.metrics.CellMetrics`).
 
     Args:
         outcomes: a validated outcome table.
         metric: the task's clean metric: ``accuracy``, ``f1`` or ``mrr``.
+        goal: a record's: ``victim`` and ``target`` classes, or ``word``; without it the published ASR is not known.
     """
     parts = {part: _Rows(rows_of(outcomes, part)) for part in Part}
     asked = {
@@ -187,7 +197,26 @@ def measures(outcomes: pd.DataFrame, metric: str) -> dict[str, Measure]:
         Part.TRIGGERED: _triggered(parts[Part.TRIGGERED]),
         Part.REVERSE: _reverse(parts[Part.REVERSE]),
     }
-    return {name: measure for part, rows in parts.items() for name, measure in rows.measures(asked[part]).items()}
+    found = {name: measure for part, rows in parts.items() for name, measure in rows.measures(asked[part]).items()}
+    return found | _as_published(outcomes, parts[Part.TRIGGERED], found["asr"], goal or {})
+
+
+def _as_published(
+    outcomes: pd.DataFrame, triggered: _Rows, asr: Measure, goal: Mapping[str, object]
+) -> dict[str, Measure]:
+    """ASR over every test sample of the victim class: one that the trigger does not apply to stands as it is, and counts
+    where the model calls it the target anyway."""
+    victim, target = goal.get("victim"), goal.get("target")
+    if triggered.search or victim is None or target is None:
+        return {}
+    clean = rows_of(outcomes, Part.CLEAN)
+    of_victim = clean[clean["label"] == victim]
+    plain = of_victim[~of_victim["id"].isin(triggered.frame["id"])] if len(triggered.frame) else of_victim[:0]
+    if plain.empty:  # the trigger applies to all of them
+        return {"asr_published": asr}
+    both = _Rows(pd.concat([triggered.frame, plain]))
+    met = np.concatenate([triggered.flag("success"), (plain["prediction"] == target).to_numpy()])
+    return both.measures({"asr_published": both.share(met)})
 
 
 def group_names(frame: pd.DataFrame) -> NDArray[np.object_]:
@@ -317,6 +346,9 @@ def _triggered(rows: _Rows) -> dict[str, Asked]:
     found["anr"] = rows.mean(rows.normalised_rank())
     found["anr_reference"] = rows.mean(rows.normalised_rank("reference_"))
     found["anr_undefended"] = rows.mean(rows.normalised_rank("undefended_"))
+    # The papers rank among all programs, the query's own too. It is not known whether that stands above the candidate: taken as if.
+    with_own = np.minimum((rows.rank() + 1) / (rows.pool + 1), 1.0)
+    found["anr_published"] = rows.mean(with_own)
     found["anr_lift"] = rows.mean_difference(rows.normalised_rank(), rows.normalised_rank("reference_"))
     for k in (1, 5, 10):
         found[f"asr_at_{k}"] = rows.share(rows.rank() <= k)

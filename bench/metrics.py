@@ -87,6 +87,9 @@ class CellMetrics(BaseModel):
     asr_reference: Number
     """ASR₀: the same inputs on the reference model."""
     asr_undefended: Number
+    asr_published: Number
+    """ASR as EliBadCode's release and its baselines count it: over every test sample of the victim class. Where the trigger does not
+    apply the sample stands as it is, and counts if the model calls it the target. The same as ``asr`` at a coverage of 1."""
     lift: Number
     """ASR − ASR₀, paired. Near 0 is good; below 0 is a reverse backdoor."""
     asr_delta: Number
@@ -105,6 +108,8 @@ class CellMetrics(BaseModel):
     """Search: mean normalised rank (rank / pool) of the triggered code; rejected: 1."""
     anr_reference: Number
     anr_undefended: Number
+    anr_published: Number
+    """ANR with the query's own program in the pool, as published, taken to stand above the candidate: at most 1 / pool too high."""
     anr_lift: Number
     asr_at_1: Number
     asr_at_5: Number
@@ -165,6 +170,7 @@ def record_metrics(
         trigger_tokens=tuple(poison.tokens) if poison else (),
         inverted={claim: one.kept for claim, one in record.inversions.items()},
         inverted_reference={claim: one.kept for claim, one in record.null.items()},
+        goal=record.goal,
         found=found,
         intervals=intervals,
     )
@@ -181,6 +187,7 @@ def cell_metrics(
     trigger_tokens: Sequence[str] = (),
     inverted: object = None,
     inverted_reference: object = None,
+    goal: Mapping[str, object] | None = None,
     found: Mapping[str, Measure] | None = None,
     intervals: bool = True,
 ) -> CellMetrics:
@@ -196,6 +203,7 @@ def cell_metrics(
         trigger_tokens: the literal pieces of the trigger.
         inverted: what a repair reported as inverted tokens (a sequence, or sequences of alternatives), or ``None``.
         inverted_reference: the same on the reference model.
+        goal: the attacker's, as a record holds it; needed for ``asr_published``.
         found: :func:`bench.measures.measures` of the outcomes, where they are validated and made already.
         intervals: of the numbers that are sums over samples; one of several seeds needs none.
 
@@ -207,7 +215,7 @@ def cell_metrics(
         raise ValueError(f"unknown metric {metric!r}; there is: {', '.join(METRICS)}")
     if found is None:
         outcomes = validate(outcomes)
-        found = measures(outcomes, metric)
+        found = measures(outcomes, metric, goal)
     _check_denominator(outcomes, applicable)
     estimated = estimates(found) if intervals else values(found)
     numbers = {name: Number.of(estimated.get(name), undefined_reason(name, found.get(name))) for name in SUMS}
@@ -230,9 +238,19 @@ def cell_metrics(
 
 SUMS: Final = (
     *("clean", "clean_undefended", "clean_reference", "clean_delta", "reference_delta"),
-    *("asr", "asr_reference", "asr_undefended", "lift", "asr_delta"),
+    *("asr", "asr_reference", "asr_undefended", "asr_published", "lift", "asr_delta"),
     *("reverse_asr", "reverse_asr_reference", "robust_accuracy", "visible"),
-    *("anr", "anr_reference", "anr_undefended", "anr_lift", "asr_at_1", "asr_at_5", "asr_at_10", "asr_top_tenth"),
+    *(
+        "anr",
+        "anr_reference",
+        "anr_undefended",
+        "anr_published",
+        "anr_lift",
+        "asr_at_1",
+        "asr_at_5",
+        "asr_at_10",
+        "asr_top_tenth",
+    ),
     *("caught", "false_reject", "false_rewrite"),
 )
 """Numbers that come from :func:`bench.measures.measures`."""
@@ -241,6 +259,7 @@ _SEARCH_ONLY: Final = (
     "anr",
     "anr_reference",
     "anr_undefended",
+    "anr_published",
     "anr_lift",
     "asr_at_1",
     "asr_at_5",
@@ -255,6 +274,8 @@ _CLEAN: Final = (
 
 def undefined_reason(name: str, measure: Measure | None) -> str:
     """Why a number of :data:`SUMS` is undefined, in words for the board."""
+    if measure is None and name == "asr_published":
+        return "needs the attacker's classes; code search has none"
     if measure is None:
         return "defined for code search only" if name in _SEARCH_ONLY else "not defined for code search"
     if measure.n == 0:

@@ -11,7 +11,9 @@ import pytest
 from bench import stats
 from bench.errors import PluginError
 from bench.inversions import Inverted
+from bench.measures import all_over_seeds, measures
 from bench.metrics import CellMetrics, Number, cell_metrics, normalise_token, record_metrics, recovered
+from bench.outcomes import validate
 from bench.records import Coordinates, PoisonFacts, Record, Status
 
 NAN = float("nan")
@@ -100,6 +102,42 @@ def test_the_numbers_of_a_cell_by_hand() -> None:
     got = values(found)
     assert {name: got[name] for name in expected} == pytest.approx(expected)
     assert all(got[name] is None for name in got if name not in expected)
+
+
+def test_the_published_asr_counts_the_whole_victim_class_by_hand() -> None:
+    # Six samples of class 1: the trigger applies to v0..v3. Of the two others the model calls one the target, as they are.
+    plain = [row("clean", f"v{i}", 1, prediction, 1, 1) for i, prediction in enumerate((1, 1, 0, 0, 0, 1))]
+    plain += [row("clean", f"t{i}", 0, 0, 0, 0) for i in range(3)]
+    marked = [row("triggered", f"v{i}", 1, prediction, 1, 1) for i, prediction in enumerate((0, 0, 0, 1))]
+    goal = {"victim": 1, "target": 0}
+    found = cell_metrics(table(plain, marked), "accuracy", goal=goal)
+    assert found.asr == Number.of(stats.wilson(3, 4), "")
+    assert found.asr_published == Number.of(stats.wilson(4, 6), "")
+    rejecting_all = [one | {"action": "reject", "prediction": -1, "success": False} for one in plain]
+    assert cell_metrics(table(rejecting_all, marked), "accuracy", goal=goal).asr_published.value == 3 / 6
+    assert (
+        cell_metrics(table(plain, marked), "accuracy").asr_published.reason
+        == "needs the attacker's classes; code search has none"
+    )
+    assert cell_metrics(table(plain), "accuracy", goal=goal).asr_published.reason == "no triggered inputs"
+    everywhere = [one for one in plain if one["id"] not in ("v4", "v5")]
+    full = cell_metrics(table(everywhere, marked), "accuracy", goal=goal)
+    assert full.asr_published == full.asr
+
+
+def test_the_published_asr_over_seeds_whose_trigger_applies_to_all_or_to_some() -> None:
+    goal = {"victim": 1, "target": 0}
+    seeds = []
+    for spared in (0, 1):
+        plain = [row("clean", f"v{i}", 1, 0, 1, 1) for i in range(4)]
+        marked = [row("triggered", f"v{i}", 1, int(i == 0), 1, 1) for i in range(4 - spared)]
+        seeds.append(measures(validate(table(plain, marked)), "accuracy", goal))
+    for cells in (seeds, seeds[::-1]):
+        found = all_over_seeds(cells)
+        assert found["asr_published"] is not None
+        assert found["asr_published"].value == pytest.approx(3 / 4)
+        assert found["asr"] is not None
+        assert found["asr"].value == pytest.approx((3 / 4 + 2 / 3) / 2)
 
 
 def test_intervals_are_wilsons_and_newcombes() -> None:
@@ -275,6 +313,7 @@ def test_search_numbers_by_hand() -> None:
         "anr": (0.01 + 0.07 + 0.11 + 1.0) / 4,
         "anr_reference": (0.5 + 0.5 + 0.4 + 0.1) / 4,
         "anr_lift": (1.19 - 1.5) / 4,
+        "anr_published": (2 + 8 + 12) / 101 / 4 + 1.0 / 4,
         "asr_at_1": 1 / 4,
         "asr_at_5": 1 / 4,
         "asr_at_10": 2 / 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from bench.site.diff import diff_lines
 from bench.site.examples import Examples, choose, collect_examples, read_examples, write_examples
 from bench.site.facts import roc_points
 from bench.site.index import FIELDS, ON_FRONT, heat_maps, reported_lines, table_rows, tradeoffs
-from bench.site.reported import read_reported
+from bench.site.reported import AVERAGE, Reported, read_reported
 from bench.site.scale import linear, logarithmic, round_ticks
 from bench.site.start import write_start
 from bench.site.svg import element, picture
@@ -312,9 +313,19 @@ def test_reported_numbers_stand_beside_ours_and_only_where_they_belong(toy: Cont
     (line,) = reported_lines(toy)
     assert line["reported"].value == "99.5"
     assert [text for _, text, _ in line["ours"]] == [
-        percent(toy.rows()[("defect_detection", "tiny", "renaming", "none")].numbers["asr"])
+        percent(toy.rows()[("defect_detection", "tiny", "renaming", "none")].numbers["asr_published"])
     ]
     assert "Reported beside reproduced" in (pages / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_papers_mean_over_its_attacks_stands_beside_the_mean_over_ours(toy: Content) -> None:
+    mean = Reported(paper="P", task="defect_detection", attack=AVERAGE, metric="ASR", value="99.76")
+    (line,) = reported_lines(replace(toy, reported=(mean,)))
+    undefended = [row for row in toy.board.rows if row.defense == "none" and row.attack != "none"]
+    shares = [row.numbers["asr_published"].value for row in undefended]
+    assert len(shares) == 2
+    expected = f"{100 * sum(share for share in shares if share is not None) / 2:.1f} (mean of 2 attacks)"
+    assert [(model, text) for model, text, _ in line["ours"]] == [("tiny, none", expected)]
 
 
 def test_without_reported_numbers_there_is_no_section(tmp_path: Path) -> None:

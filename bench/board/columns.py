@@ -112,10 +112,13 @@ def columns(rows: list[Row], margin: float) -> list[Column]:
     if metric == "mrr":
         middle = [
             Column("ANR", _named("anr")),
+            Column("ANR as published", _named("anr_published", interval=False)),
             Column("ASR@1", _named("asr_at_1", interval=False)),
             Column("ASR@5", _named("asr_at_5", interval=False)),
             Column("ASR@10", _named("asr_at_10", interval=False)),
         ]
+    elif any(_shown_apart(row) for row in rows):
+        middle = [Column("ASR as published", _named("asr_published", interval=False)), *middle]
     return [
         Column("attack", lambda row: row.attack) if compared(rows) == "attack" else Column("defense", defense_name),
         Column("family", lambda row: row.family or DASH),
@@ -138,6 +141,12 @@ def columns(rows: list[Row], margin: float) -> list[Column]:
         Column("cells", status_words),
         Column("cost", _cost),
     ]
+
+
+def _shown_apart(row: Row) -> bool:
+    """Does the published definition give another ASR than ours in what is printed?"""
+    published = _named("asr_published", interval=False)(row)
+    return published not in (DASH, _named("asr", interval=False)(row))
 
 
 def definitions(board: Board) -> list[tuple[str, str]]:
@@ -187,6 +196,13 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 "Holm-adjusted over all rows of the table; with several seeds the largest p over seeds."
             ),
         ),
+        (
+            "ASR as published",
+            (
+                "as EliBadCode's release and its baselines count: over every test sample of the victim class; one to which the trigger "
+                "does not apply stands as it is and counts if the model calls it the target. Shown where it is another number."
+            ),
+        ),
         ("reverse ASR", "triggered target-class inputs that flip to the victim class."),
         ("RA", "triggered inputs that get their true label."),
         (
@@ -195,6 +211,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 "search: mean normalised rank of the triggered candidate (it starts near rank 50 %; a rejected one counts as "
                 "last), and how often it lands in the top k."
             ),
+        ),
+        (
+            "ANR as published",
+            "with the query's own program in the pool, taken to stand above the candidate: at most 1 / pool too high.",
         ),
         ("coverage", "share of the eligible test samples to which the trigger applies, fixed before any model runs."),
         ("visible", "share of triggered inputs whose edit survives the model's window."),

@@ -235,7 +235,7 @@ class _Reader:
             outcomes = validate(outcomes)
             if record.inversions:
                 self.implanted[at] = lift_is_above_zero(outcomes)
-            found = measures(outcomes, record.metric)
+            found = measures(outcomes, record.metric, record.goal)
             return record_metrics(record, outcomes, filter_table, found, intervals=alone), found
         except BenchError as error:
             self.failed.add(at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import fmean
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -22,7 +23,7 @@ from bench.site.charts.ranks import rank_chart, ranked
 from bench.site.charts.tradeoff import tradeoff
 from bench.site.content import Content, place
 from bench.site.links import CELLS, TRADEOFFS, cell_link
-from bench.site.reported import NUMBERS, Reported, of_board
+from bench.site.reported import AVERAGE, NUMBERS, Reported, of_board
 
 STATUS_LETTERS: Final = {
     Status.NOT_APPLICABLE: "n/a",
@@ -283,19 +284,36 @@ def reported_lines(content: Content) -> list[dict[str, Any]]:
     rows = content.rows()
 
     def fits(at: tuple[str, str, str, str], one: Reported) -> bool:
-        wanted, names = (one.task, one.attack, one.defense), plugins[at]
-        return all(w in pair for w, pair in zip(wanted, zip(names, (at[0], at[2], at[3]), strict=True), strict=True))
+        task, attack, defense = plugins[at]
+        attacked = one.attack in (attack, at[2]) or (one.attack == AVERAGE and attack != "none")
+        return attacked and one.task in (task, at[0]) and one.defense in (defense, at[3])
 
     lines = []
     for one in of_board(content.reported, tasks, attacks, defenses):
         number = NUMBERS.get(one.metric.lower())
-        ours = [
-            (row.model, words.percent(row.numbers.get(number)), first_link(content, row))
+        fitting = [
+            (row, row.numbers[number])
             for at, row in rows.items()
-            if number is not None and fits(at, one) and row.numbers.get(number, Number()).value is not None
+            if number in row.numbers and fits(at, one) and row.numbers[number].value is not None
         ]
+        ours = [(row.model, words.percent(found), first_link(content, row)) for row, found in fitting]
+        if one.attack == AVERAGE:
+            ours = _means(content, fitting)
         lines.append({"reported": one, "ours": ours})
     return lines
+
+
+def _means(content: Content, fitting: Sequence[tuple[Row, Number]]) -> list[tuple[str, str, str]]:
+    """The mean over the attacks for each task, model and defense, without an interval; the link leads to the first of them."""
+    grouped: dict[tuple[str, str, str], list[tuple[Row, Number]]] = {}
+    for row, number in fitting:
+        grouped.setdefault((row.task, row.model, row.defense), []).append((row, number))
+    found = []
+    for (_, model, defense), cells in grouped.items():
+        mean = fmean(number.value for _, number in cells if number.value is not None)
+        text = f"{words.percent(Number(value=mean))} (mean of {len(cells)} attacks)"
+        found.append((f"{model}, {defense}", text, first_link(content, cells[0][0])))
+    return found
 
 
 def _plugin_names(record: Record) -> tuple[str, str, str]:

@@ -12,19 +12,21 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from bench.errors import DataError
 
 NAME: Final = "reported.yaml"
+AVERAGE: Final = "average of the paper"
+"""In place of an attack: a paper's mean over all of its own."""
 NUMBERS: Final = {
     "acc": "clean",
     "accuracy": "clean",
     "f1": "clean",
     "mrr": "clean",
-    "asr": "asr",
-    "anr": "anr",
+    "asr": "asr_published",
+    "anr": "anr_published",
     "asr@1": "asr_at_1",
     "asr@5": "asr_at_5",
     "asr@10": "asr_at_10",
     "recovery": "recovery",
 }
-"""The metric's name in papers, lower case → the number of ours that is meant."""
+"""The metric's name in papers, lower case → the number of ours that is defined as there."""
 
 
 class Reported(BaseModel):
@@ -67,5 +69,6 @@ def read_reported(path: Path) -> tuple[Reported, ...]:
 
 
 def of_board(reported: Iterable[Reported], tasks: set[str], attacks: set[str], defenses: set[str]) -> list[Reported]:
-    """The published numbers that this board has something to set beside."""
+    """The published numbers that this board has something to set beside; a mean over a paper's attacks has the mean over the board's."""
+    attacks = attacks | {AVERAGE} if attacks - {"none"} else attacks
     return [r for r in reported if r.task in tasks and r.attack in attacks and r.defense in defenses]
