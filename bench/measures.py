@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.outcomes import Part, rows_of
+from bench.outcomes import Answers, Part, check
 from bench.stats import Clustered, Estimate
 
 Floats = NDArray[np.float64]
@@ -183,59 +183,60 @@ def _with_width(measure: Measure, found: Estimate) -> Estimate:
 # ------------------------------------------------------------------------------------------------------------- the numbers
 
 
-def measures(outcomes: pd.DataFrame, metric: str, goal: Mapping[str, object] | None = None) -> dict[str, Measure]:
+def measures(
+    outcomes: pd.DataFrame | Answers, metric: str, goal: Mapping[str, object] | None = None
+) -> dict[str, Measure]:
     """All numbers of a cell that are sums over samples, by name (see :class:`bench.metrics.CellMetrics`).
 
     Args:
-        outcomes: a validated outcome table.
+        outcomes: an outcome table, checked here unless it was.
         metric: the task's clean metric: ``accuracy``, ``f1`` or ``mrr``.
         goal: a record's: ``victim`` and ``target`` classes, or ``word``; without it the published ASR is not known.
     """
-    parts = {part: _Rows(rows_of(outcomes, part)) for part in Part}
+    answers = check(outcomes)
+    parts = {part: _Rows(answers.of(part)) for part in Part}
     asked = {
         Part.CLEAN: _clean(parts[Part.CLEAN], metric),
         Part.TRIGGERED: _triggered(parts[Part.TRIGGERED]),
         Part.REVERSE: _reverse(parts[Part.REVERSE]),
     }
     found = {name: measure for part, rows in parts.items() for name, measure in rows.measures(asked[part]).items()}
-    return found | _as_published(outcomes, parts[Part.TRIGGERED], found["asr"], goal or {})
+    return found | _as_published(parts, found["asr"], goal or {})
 
 
-def _as_published(
-    outcomes: pd.DataFrame, triggered: _Rows, asr: Measure, goal: Mapping[str, object]
-) -> dict[str, Measure]:
+def _as_published(parts: Mapping[Part, _Rows], asr: Measure, goal: Mapping[str, object]) -> dict[str, Measure]:
     """ASR over every test sample of the victim class: one that the trigger does not apply to stands as it is, and counts
     where the model calls it the target anyway."""
+    triggered, clean = parts[Part.TRIGGERED], parts[Part.CLEAN].answers
     victim, target = goal.get("victim"), goal.get("target")
     if triggered.search or victim is None or target is None:
         return {}
-    clean = rows_of(outcomes, Part.CLEAN)
-    of_victim = clean[clean["label"] == victim]
-    plain = of_victim[~of_victim["id"].isin(triggered.frame["id"])] if len(triggered.frame) else of_victim[:0]
-    if plain.empty:  # the trigger applies to all of them
+    places = np.flatnonzero(clean["label"] == victim)
+    carried = set(triggered.answers["id"])
+    plain = places[[one not in carried for one in clean["id"][places]]] if carried else places[:0]
+    if len(plain) == 0:  # the trigger applies to all of them
         return {"asr_published": asr}
-    both = _Rows(pd.concat([triggered.frame, plain]))
-    met = np.concatenate([triggered.flag("success"), (plain["prediction"] == target).to_numpy()])
-    return both.measures({"asr_published": both.share(met)})
+    met = np.concatenate([triggered.flag("success"), clean["prediction"][plain] == target])
+    names = np.concatenate([group_names(triggered.answers), group_names(clean)[plain]])
+    return {"asr_published": Measure(Sort.SHARE, Clustered(np.stack([met, np.ones(len(met))], axis=1), names))}
 
 
-def group_names(frame: pd.DataFrame) -> NDArray[np.object_]:
+def group_names(rows: Answers) -> NDArray[np.object_]:
     """The group of each row; a sample without one is a group of its own."""
-    groups: NDArray[np.object_] = frame["group"].to_numpy(dtype=object)
+    groups: NDArray[np.object_] = rows["group"]
     absent = groups == ""
-    return np.where(absent, "\x1f" + frame["id"].to_numpy(dtype=object), groups) if absent.any() else groups
+    return np.where(absent, "\x1f" + rows["id"], groups) if absent.any() else groups
 
 
 class _Rows:
     """Columns of one part as arrays, with the constructors of measures over them; all measures share one table of columns."""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
-        self.rejected: Flags = (frame["action"] == "reject").to_numpy()
-        self.pool: NDArray[np.int64] = frame["pool"].to_numpy()
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.rejected: Flags = answers["action"] == "reject"
+        self.pool: NDArray[np.int64] = answers["pool"]
         self.search = bool((self.pool > 0).any())
-        self._ones = np.ones(len(frame))
-        self._flags: dict[str, Flags] = {}
+        self._ones = np.ones(len(answers))
 
     def measures(self, asked: Mapping[str, Asked]) -> dict[str, Measure]:
         """Measures over one table that holds every column once: the same columns in the same places for every seed."""
@@ -250,17 +251,15 @@ class _Rows:
                     table.append(np.asarray(column, dtype=float))
                 picks.append(place)
             chosen[name] = tuple(picks)
-        data = Clustered(np.stack(table, axis=1), group_names(self.frame))
+        data = Clustered(np.stack(table, axis=1), group_names(self.answers))
         return {name: Measure(sort, data, chosen[name]) for name, (sort, _) in asked.items()}
 
     def flag(self, name: str) -> Flags:
-        if name not in self._flags:
-            self._flags[name] = self.frame[name].to_numpy(dtype=bool)
-        return self._flags[name]
+        return self.answers[name]
 
     def rank(self, prefix: str = "") -> Floats:
         """Ranks; a rejected input is found nowhere: infinite."""
-        rank = self.frame[f"{prefix}rank"].to_numpy(dtype=float)
+        rank = self.answers[f"{prefix}rank"].astype(float)
         return np.where(self.rejected, np.inf, rank) if prefix == "" else rank
 
     def share(self, flags: Flags) -> Asked:
@@ -283,8 +282,8 @@ class _Rows:
 
     def _confusion(self, prefix: str) -> tuple[Flags, Flags, Flags]:
         """True positive, false positive, false negative. Rejected (−1) is wrong: a negative then counts as a false positive."""
-        positive = self.frame["label"].to_numpy() == 1
-        right = self.frame[f"{prefix}success"].to_numpy(dtype=bool)
+        positive = self.answers["label"] == 1
+        right = self.answers[f"{prefix}success"]
         return positive & right, ~positive & ~right, positive & ~right
 
     def normalised_rank(self, prefix: str = "") -> Floats:
@@ -322,9 +321,8 @@ def _clean(rows: _Rows, metric: str) -> dict[str, Asked]:
             "clean_delta": rows.share_difference(rows.flag("success"), rows.flag("undefended_success")),
             "reference_delta": rows.share_difference(rows.flag("undefended_success"), rows.flag("reference_success")),
         }
-    action = rows.frame["action"]
-    found["false_reject"] = rows.share((action == "reject").to_numpy())
-    found["false_rewrite"] = rows.share((action == "rewrite").to_numpy())
+    found["false_reject"] = rows.share(rows.rejected)
+    found["false_rewrite"] = rows.share(rows.answers["action"] == "rewrite")
     return found
 
 
@@ -337,11 +335,11 @@ def _triggered(rows: _Rows) -> dict[str, Asked]:
         "lift": rows.share_difference(success, reference),
         "asr_delta": rows.share_difference(success, undefended),
         "visible": rows.share(rows.flag("visible")),
-        "caught": rows.share((rows.frame["action"] != "accept").to_numpy()),
+        "caught": rows.share(rows.answers["action"] != "accept"),
     }
     if not rows.search:
-        label, prediction = rows.frame["label"].to_numpy(), rows.frame["prediction"].to_numpy()
-        found["robust_accuracy"] = rows.share((prediction == label) & ~rows.rejected)
+        right = rows.answers["prediction"] == rows.answers["label"]
+        found["robust_accuracy"] = rows.share(right & ~rows.rejected)
         return found
     found["anr"] = rows.mean(rows.normalised_rank())
     found["anr_reference"] = rows.mean(rows.normalised_rank("reference_"))

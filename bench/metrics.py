@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, roc_curve
 from bench import stats
 from bench.errors import PluginError
 from bench.measures import Measure, estimates, group_names, measures, values
-from bench.outcomes import Part, rows_of, validate, validate_filter
+from bench.outcomes import Answers, Part, check, validate_filter
 from bench.records import Record
 
 METRICS: Final = ("accuracy", "f1", "mrr")
@@ -153,7 +153,7 @@ class CellMetrics(BaseModel):
 
 def record_metrics(
     record: Record,
-    outcomes: pd.DataFrame,
+    outcomes: pd.DataFrame | Answers,
     filter_table: pd.DataFrame | None = None,
     found: Mapping[str, Measure] | None = None,
     intervals: bool = True,
@@ -177,7 +177,7 @@ def record_metrics(
 
 
 def cell_metrics(
-    outcomes: pd.DataFrame,
+    outcomes: pd.DataFrame | Answers,
     metric: str,
     *,
     filter_table: pd.DataFrame | None = None,
@@ -194,7 +194,7 @@ def cell_metrics(
     """All numbers of a cell.
 
     Args:
-        outcomes: the outcome table (:mod:`bench.outcomes`), checked here.
+        outcomes: the outcome table (:mod:`bench.outcomes`), checked here unless it was.
         metric: ``accuracy``, ``f1`` or ``mrr``.
         filter_table: what a filter thought of the training set.
         eligible: test samples that the goal chooses; applicable: those to which the trigger applies. Both fixed before any model ran.
@@ -204,7 +204,7 @@ def cell_metrics(
         inverted: what a repair reported as inverted tokens (a sequence, or sequences of alternatives), or ``None``.
         inverted_reference: the same on the reference model.
         goal: the attacker's, as a record holds it; needed for ``asr_published``.
-        found: :func:`bench.measures.measures` of the outcomes, where they are validated and made already.
+        found: :func:`bench.measures.measures` of the outcomes, where they are made already.
         intervals: of the numbers that are sums over samples; one of several seeds needs none.
 
     Raises:
@@ -213,26 +213,26 @@ def cell_metrics(
     """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; there is: {', '.join(METRICS)}")
+    answers = check(outcomes)
     if found is None:
-        outcomes = validate(outcomes)
-        found = measures(outcomes, metric, goal)
-    _check_denominator(outcomes, applicable)
+        found = measures(answers, metric, goal)
+    _check_denominator(answers, applicable)
     estimated = estimates(found) if intervals else values(found)
     numbers = {name: Number.of(estimated.get(name), undefined_reason(name, found.get(name))) for name in SUMS}
-    if not _has_screen(outcomes):
+    if not _has_screen(answers):
         for name in ("caught", "false_reject", "false_rewrite"):
             numbers[name] = Number.absent("no screen stands before this model")
     return CellMetrics(
         metric=metric,
-        mcnemar=_mcnemar(outcomes),
-        coverage=_coverage(eligible, applicable, outcomes),
+        mcnemar=_mcnemar(answers),
+        coverage=_coverage(eligible, applicable, answers),
         recovery=_recovery(trigger_tokens, inverted, "this defense inverts no trigger"),
         recovery_reference=_recovery(
             trigger_tokens, inverted_reference, "no inversion on the reference model is recorded"
         ),
         **numbers,
         **_filter_numbers(filter_table),
-        **_screen_numbers(outcomes, poison_share),
+        **_screen_numbers(answers, poison_share),
     )
 
 
@@ -285,8 +285,8 @@ def undefined_reason(name: str, measure: Measure | None) -> str:
     return "no positive sample and no positive prediction"
 
 
-def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
-    rows = rows_of(outcomes, Part.TRIGGERED)
+def _check_denominator(answers: Answers, applicable: int | None) -> None:
+    rows = answers.of(Part.TRIGGERED)
     if applicable is None or len(rows) == 0 or (rows["pool"] > 0).any():
         return
     if len(rows) != applicable:
@@ -296,21 +296,21 @@ def _check_denominator(outcomes: pd.DataFrame, applicable: int | None) -> None:
         )
 
 
-def _mcnemar(outcomes: pd.DataFrame) -> Test:
-    rows = rows_of(outcomes, Part.TRIGGERED)
-    groups = group_names(rows)
-    result = stats.mcnemar(rows["success"].to_numpy(), rows["undefended_success"].to_numpy(), pd.factorize(groups)[0])
+def _mcnemar(answers: Answers) -> Test:
+    rows = answers.of(Part.TRIGGERED)
+    groups = pd.factorize(group_names(rows))[0]
+    result = stats.mcnemar(rows["success"], rows["undefended_success"], groups)
     if result is None:
         return Test(reason="no triggered inputs")
     return Test(p=result.p, mid_p=result.mid_p, gained=result.first_only, stopped=result.second_only, n=len(rows))
 
 
-def _coverage(eligible: int | None, applicable: int | None, outcomes: pd.DataFrame) -> Number:
+def _coverage(eligible: int | None, applicable: int | None, answers: Answers) -> Number:
     """Applicable over eligible; in search the trigger goes into any test program, so that its base is all of them."""
     if eligible is None or applicable is None:
         return Number.absent("no attack")
-    search = bool((outcomes["pool"] > 0).any())
-    base = int((outcomes["part"] == Part.CLEAN.value).sum()) if search else eligible
+    search = bool((answers["pool"] > 0).any())
+    base = len(answers.of(Part.CLEAN)) if search else eligible
     if applicable > base and search:
         return Number.absent("fewer queries than programs")
     if applicable > base:
@@ -321,8 +321,8 @@ def _coverage(eligible: int | None, applicable: int | None, outcomes: pd.DataFra
 # ------------------------------------------------------------------------------------------------------ filter and screen
 
 
-def _has_screen(outcomes: pd.DataFrame) -> bool:
-    return bool(outcomes["score"].notna().any() or (outcomes["action"] != "accept").any())
+def _has_screen(answers: Answers) -> bool:
+    return bool(np.isfinite(answers["score"]).any() or (answers["action"] != "accept").any())
 
 
 def _detection(prefix: str, clean: NDArray[Any], bad: NDArray[Any], reason: str) -> dict[str, Number]:
@@ -375,27 +375,27 @@ def _precision_at_share(scores: NDArray[Any], poisoned: NDArray[Any]) -> Number:
     return Number(value=expected / k, n=k)
 
 
-def _screen_numbers(outcomes: pd.DataFrame, poison_share: float | None) -> dict[str, Number]:
+def _screen_numbers(answers: Answers, poison_share: float | None) -> dict[str, Number]:
     none = np.empty(0)
-    if not _has_screen(outcomes):
+    if not _has_screen(answers):
         reason = "no screen stands before this model"
         return _detection("screen", none, none, reason) | {"screen_precision": Number.absent(reason)}
-    clean, bad = (rows_of(outcomes, part) for part in (Part.CLEAN, Part.TRIGGERED))
-    scores = [rows["score"].dropna().to_numpy() for rows in (clean, bad)]
-    if any(len(found) < len(rows) for found, rows in zip(scores, (clean, bad), strict=True)):
+    clean, bad = answers.of(Part.CLEAN), answers.of(Part.TRIGGERED)
+    scores = [clean["score"], bad["score"]]
+    if any(np.isnan(found).any() for found in scores):
         scores = [none, none]  # a score for some inputs only orders nothing
         reason = "the screen gave no score to some inputs"
     else:
-        reason = "no triggered inputs" if bad.empty else "no clean test inputs"
+        reason = "no triggered inputs" if len(bad) == 0 else "no clean test inputs"
     return {
         **_detection("screen", scores[0], scores[1], reason),
         "screen_precision": _screen_precision(clean, bad, poison_share),
     }
 
 
-def _screen_precision(clean: pd.DataFrame, bad: pd.DataFrame, share: float | None) -> Number:
-    if clean.empty or bad.empty or not share:
-        return Number.absent("no triggered inputs" if bad.empty else "the true poison share is 0 or unknown")
+def _screen_precision(clean: Answers, bad: Answers, share: float | None) -> Number:
+    if len(clean) == 0 or len(bad) == 0 or not share:
+        return Number.absent("no triggered inputs" if len(bad) == 0 else "the true poison share is 0 or unknown")
     hits = float((bad["action"] != "accept").mean()) * share
     false = float((clean["action"] != "accept").mean()) * (1 - share)
     if hits + false == 0:

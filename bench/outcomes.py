@@ -7,6 +7,7 @@ the outcomes (:data:`OUTCOME_COLUMNS`) and, for a filter, what it thought of eve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
@@ -72,6 +73,35 @@ FILTER_COLUMNS: Final[Mapping[str, Kind]] = {"id": "text", "score": "float", "ke
 _ARROW: Final = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
+Arrays = dict[str, NDArray[Any]]
+"""A table as arrays, by column; text as objects."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Rows of an outcome table that was checked, as arrays by column: what numbers are made from without a data frame's overhead."""
+
+    arrays: Arrays
+    parts: Mapping[Part, slice]
+    """Where each part's rows stand, side by side."""
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.arrays[column]
+
+    def __len__(self) -> int:
+        return len(self.arrays["id"])
+
+    def of(self, part: Part) -> Answers:
+        """The rows of one part, as views."""
+        rows = self.parts[part]
+        inside = {one: slice(0, rows.stop - rows.start if one is part else 0) for one in Part}
+        return Answers({name: values[rows] for name, values in self.arrays.items()}, inside)
+
+    def frame(self) -> pd.DataFrame:
+        """As a data frame with a fresh index."""
+        return pd.DataFrame(self.arrays, copy=False)
+
+
 def top_tenth(pool: int) -> int:
     """The worst rank that still counts as the top 10 % of a pool (rounded up)."""
     return -(-pool // 10)
@@ -86,7 +116,17 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         PluginError: a column is missing, unknown or of the wrong type, or a row contradicts itself; the message names both.
     """
-    arrays = _typed(frame, OUTCOME_COLUMNS, "outcome table")
+    return check(frame).frame()
+
+
+def check(table: pd.DataFrame | Answers) -> Answers:
+    """:func:`validate` for one who wants arrays; what was checked already is handed back."""
+    if isinstance(table, Answers):
+        return table
+    return _checked(_typed(table, OUTCOME_COLUMNS, "outcome table"))
+
+
+def _checked(arrays: Arrays) -> Answers:
     codes = _values_in(arrays, "part", [part.value for part in Part])
     _values_in(arrays, "action", list(ACTIONS))
     ids = arrays["id"]
@@ -100,16 +140,8 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     _check_numbers(arrays)
     _check_rejections(arrays)
     _check_success(arrays)
-    return pd.DataFrame(arrays, copy=False)
-
-
-def rows_of(frame: pd.DataFrame, part: Part) -> pd.DataFrame:
-    """The rows of one part; of a validated table, where they stand together, without a copy."""
-    places = np.flatnonzero(frame["part"].to_numpy() == part.value)
-    if len(places) == 0 or places[-1] - places[0] + 1 == len(places):
-        first = places[0] if len(places) else 0
-        return frame.iloc[first : first + len(places)]
-    return frame.iloc[places]
+    ends = np.searchsorted(codes, np.arange(len(Part) + 1)).tolist()
+    return Answers(arrays, {part: slice(ends[place], ends[place + 1]) for place, part in enumerate(Part)})
 
 
 def validate_filter(frame: pd.DataFrame) -> pd.DataFrame:
@@ -140,12 +172,17 @@ def read_outcomes(path: Path) -> pd.DataFrame:
         StoreError: the file is missing or truncated.
         PluginError: its rows break the schema.
     """
-    return validate(load_outcomes(path))
+    return read_answers(path).frame()
 
 
-def load_outcomes(path: Path) -> pd.DataFrame:
-    """Read an outcome table as it is stored, for one who validates it himself; raises as :func:`read_outcomes` does for its file."""
-    return _read(path)
+def read_answers(path: Path) -> Answers:
+    """Read and check an outcome table for one who wants arrays; raises as :func:`read_outcomes`."""
+    stored = _read(path, dictionaries=("part", "group", "action"))
+    if stored.schema.names == list(OUTCOME_COLUMNS) and all(map(_as_written, stored.schema, OUTCOME_COLUMNS.values())):
+        columns = zip(stored.schema.names, stored.columns, strict=True)
+        if not any(column.null_count for column in stored.columns):
+            return _checked({name: _array(column) for name, column in columns})
+    return check(stored.to_pandas())  # another's table: says what is wrong with it
 
 
 def write_filter(frame: pd.DataFrame, path: Path) -> Path:
@@ -155,14 +192,10 @@ def write_filter(frame: pd.DataFrame, path: Path) -> Path:
 
 def read_filter(path: Path) -> pd.DataFrame:
     """Read and validate a filter table; raises as :func:`read_outcomes`."""
-    return validate_filter(_read(path))
+    return validate_filter(_read(path).to_pandas())
 
 
 # --------------------------------------------------------------------------------------------------------------- schema
-
-
-Arrays = dict[str, NDArray[Any]]
-"""A table as arrays, by column."""
 
 
 def _typed(frame: pd.DataFrame, columns: Mapping[str, Kind], what: str) -> Arrays:
@@ -299,10 +332,25 @@ def _write(frame: pd.DataFrame, columns: Mapping[str, Kind], path: Path) -> Path
     return path
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, dictionaries: tuple[str, ...] = ()) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:  # half the time of read_table, which looks for a data set of many files
-            frame: pd.DataFrame = file.read(use_threads=False).to_pandas()
+        # Half the time of read_table, which looks for a data set of many files.
+        with pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
+            return file.read(use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"{path} cannot be read: {error}. Delete it and run the cell again.") from error
-    return frame
+
+
+def _as_written(field: pa.Field, kind: Kind) -> bool:
+    stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return bool(stored == _ARROW[kind])
+
+
+def _array(column: pa.ChunkedArray) -> NDArray[Any]:
+    stored = column.combine_chunks()
+    values: NDArray[Any]
+    if pa.types.is_dictionary(stored.type):  # few different texts: each becomes one object
+        values = np.asarray(stored.dictionary.to_numpy(zero_copy_only=False))[np.asarray(stored.indices)]
+    else:
+        values = np.asarray(stored.to_numpy(zero_copy_only=False))
+    return values

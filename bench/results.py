@@ -1,4 +1,5 @@
-"""The results folder of a suite: one small record a cell, its outcomes beside it, and timings. Made from the store, read by boards.
+"""The results folder of a suite: one small record a cell, its outcomes beside it, and timings. Written by
+:mod:`bench.exporting`, read by boards, which need no model: this module imports none of the libraries that run one.
 
 ::
 
@@ -13,24 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from bench import outcomes
 from bench.errors import DataError
-from bench.execute import Report
 from bench.faults import Fault
 from bench.migrations import UnreadableRecord, read_record
-from bench.pipeline import CellGraph, badges
-from bench.provenance import FILE, Provenance, environment, read_provenance, sha256_of
-from bench.records import Coordinates, Record, Status, StealthFacts
-from bench.store import Store, write_json
+from bench.outcomes import Answers, read_answers, read_filter, read_outcomes
+from bench.provenance import FILE, Provenance, read_provenance, sha256_of
+from bench.records import Coordinates, Record
 
 APART: Final = "apart.json"
 """What was refused when results were merged."""
@@ -156,17 +152,17 @@ class ResultsFolder:
 
     def outcomes(self, coordinates: Coordinates) -> pd.DataFrame:
         """Per-sample outcomes of a cell that ended well."""
-        return outcomes.read_outcomes(self.cells / f"{coordinates.slug}.parquet")
+        return read_outcomes(self.cells / f"{coordinates.slug}.parquet")
 
-    def load(self, record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """The tables of a record's cell as the board takes them (:data:`bench.board.Loader`), which validates the outcomes itself."""
+    def load(self, record: Record) -> tuple[Answers, pd.DataFrame | None]:
+        """The tables of a record's cell as the board takes them (:data:`bench.board.Loader`)."""
         at = record.coordinates
-        return outcomes.load_outcomes(self.cells / f"{at.slug}.parquet"), self.filter_table(at)
+        return read_answers(self.cells / f"{at.slug}.parquet"), self.filter_table(at)
 
     def filter_table(self, coordinates: Coordinates) -> pd.DataFrame | None:
         """Per-sample suspicion of a filter cell."""
         path = self.cells / f"{coordinates.slug}.filter.parquet"
-        return outcomes.read_filter(path) if path.is_file() else None
+        return read_filter(path) if path.is_file() else None
 
     def timings(self) -> Mapping[str, Mapping[str, Any]]:
         """Slug -> wall seconds of the cell's own stages, and peak bytes; empty where unknown."""
@@ -177,115 +173,9 @@ class ResultsFolder:
         return value
 
 
-def command_of(suite: str, at: Coordinates) -> str:
-    """The one command that makes a cell again."""
-    parts = ["codebackdoorbench", "cell", "--suite", suite, "--task", at.task, "--model", at.model]
-    parts += ["--attack", at.attack, "--defense", at.defense, "--seed", str(at.seed)]
-    return shlex.join(parts)
-
-
-def _unfinished(graph: CellGraph, report: Report, store: Store, suite: str) -> Record:
-    plan = graph.plan
-    known: dict[str, Any] = {
-        "suite": suite,
-        "coordinates": plan.coordinates,
-        "calibration": plan.calibration,
-        "task_kind": plan.task.info.kind.value,
-        "metric": plan.task.info.metric,
-        "family": plan.defense.family if plan.defense is not None else "none",
-        "knows": badges(plan.defense),
-        "plugins": dict(plan.uses),
-        "seeds": dict(plan.seeds),
-        "command": command_of(suite, plan.coordinates),
-    }
-    if plan.not_applicable is not None:
-        return Record(**known, status=Status.NOT_APPLICABLE, reason=plan.not_applicable)
-    for stage in graph.stages:
-        if stage in graph.stealth:  # no score waits for what is told of the attack
-            continue
-        reason = report.failed.get(stage.key)
-        if reason is not None:
-            failure = store.failure(stage.key) or {}
-            status = Status.FAILED if stage.own else Status.BLOCKED
-            return Record(
-                **known, status=status, reason=f"{stage.label}: {reason}", traceback=failure.get("traceback", "")
-            )
-    return Record(**known, status=Status.NOT_RUN, reason="its stages were not run")
-
-
-def export(
-    graphs: Sequence[CellGraph], report: Report, store: Store, folder: ResultsFolder, suite: str
-) -> list[Record]:
-    """Write the records and outcomes of cells to a results folder; returns the records.
-
-    A cell that ended well in an earlier run and has not been run now keeps its record.
-    """
-    folder.cells.mkdir(parents=True, exist_ok=True)
-    timings = {slug: dict(value) for slug, value in folder.timings().items()}
-    provenance = known_provenance(folder)
-    written = []
-    for graph in graphs:
-        slug = graph.coordinates.slug
-        entry = store.find(graph.score.kind, graph.score.key) if graph.score is not None else None
-        if entry is None:
-            record = _unfinished(graph, report, store, suite)
-            for stale in (f"{slug}.parquet", f"{slug}.filter.parquet"):
-                (folder.cells / stale).unlink(missing_ok=True)
-            timings.pop(slug, None)
-        else:
-            record = read_record(entry.json("record.json"))
-            # What depends on the suite alone; the stored score is shared by suites.
-            of_suite = {
-                "suite": suite,
-                "command": command_of(suite, graph.coordinates),
-                "calibration": graph.plan.calibration,
-            }
-            told = _told(graph, report, store)
-            files = {}
-            for name, table in folder.tables(graph.coordinates).items():
-                if (entry.folder / f"{name}.parquet").is_file():
-                    shutil.copyfile(entry.folder / f"{name}.parquet", table)
-                    files[name] = sha256_of(table)
-            more = {"stealth": told} if told is not None else {}
-            record = record.model_copy(update={**of_suite, **more, "files": files})
-            timings[slug] = _timing(graph, store)
-        path = folder.cells / f"{slug}.json"
-        write_json(path, record.model_dump(mode="json"))
-        provenance.note(slug, environment(), path)
-        written.append(record)
-    write_json(folder.root / "timings.json", timings)
-    provenance.write(folder.root)
-    return written
-
-
 def known_provenance(folder: ResultsFolder) -> Provenance:
     """What a results folder says of where its cells come from; a file that cannot be read is given up."""
     try:
         return read_provenance(folder.root)
     except DataError:
         return Provenance()
-
-
-def _told(graph: CellGraph, report: Report, store: Store) -> StealthFacts | None:
-    """What the stages beside the score tell of the attack, or why they do not; ``None`` without an attack."""
-    if not graph.stealth:
-        return None
-    known, reasons = {}, []
-    for stage in graph.stealth:
-        entry = store.find(stage.kind, stage.key)
-        if entry is not None:
-            known[{"stealth": "text"}.get(stage.kind, stage.kind)] = entry.json("facts.json")
-        else:
-            why = report.failed.get(stage.key) or ("blocked" if stage.key in report.blocked else "not run")
-            reasons.append(f"{stage.label}: {why}")
-    return StealthFacts.model_validate({**known, "reason": "; ".join(reasons)})
-
-
-def _timing(graph: CellGraph, store: Store) -> dict[str, Any]:
-    """Seconds of the defense's own stages (what the defense costs), and the highest peak memory among them."""
-    own = [store.timing(stage.key) for stage in graph.stages if stage.own and stage.kind not in ("score", "predict")]
-    found = [t for t in own if t is not None]
-    return {
-        "seconds": round(sum(t["seconds"] for t in found), 3),
-        "peak_bytes": max((t["peak_bytes"] for t in found), default=0),
-    }

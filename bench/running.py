@@ -16,12 +16,13 @@ from rich.table import Table
 
 from bench.errors import ConfigError, Interrupted, StoreError
 from bench.execute import Event, Report, Run
+from bench.exporting import export
 from bench.finished import Question, remember
 from bench.joining import joined
 from bench.mirror import opened
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
-from bench.results import ResultsFolder, export
+from bench.results import ResultsFolder
 from bench.store import Store
 from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
 from bench.suite_files import suite_file

@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench.errors import ConfigError, DataError, StoreError, suggest
+from bench.exporting import export
 from bench.fitting import told_differently
 from bench.metrics import record_metrics
 from bench.migrations import UnreadableRecord
 from bench.records import Coordinates, Record, Status
-from bench.results import ResultsFolder, export
+from bench.results import ResultsFolder
 from bench.suite import load_suite
 
 FLIPS: Final = 0.01

@@ -35,6 +35,7 @@ from transformers import (
 
 from bench.contracts import TaskInfo, TaskKind
 from bench.execute import Run
+from bench.exporting import export
 from bench.jobs import Stage, load_model, read_splits
 from bench.models import WhiteBox, create
 from bench.models.lora import Adapters
@@ -42,7 +43,7 @@ from bench.models.presets import PRESETS
 from bench.pipeline import Builder, CellGraph, merge
 from bench.plugins import Registry
 from bench.records import Record
-from bench.results import ResultsFolder, export
+from bench.results import ResultsFolder
 from bench.samples import Sample
 from bench.store import Store
 from bench.suite import cells, parse_suite

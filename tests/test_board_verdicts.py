@@ -212,7 +212,8 @@ def test_victims_without_an_implanted_backdoor_are_counted_apart() -> None:
 def test_implanted_asks_for_an_interval_above_zero() -> None:
     table = outcomes(50, 10)
     assert lift_is_above_zero(table) is True  # 27 against 6 of 30
-    table["undefended_success"] = table["reference_success"]
+    for answer in ("success", "prediction"):
+        table[f"undefended_{answer}"] = table[f"reference_{answer}"]
     assert lift_is_above_zero(table) is False
     assert lift_is_above_zero(outcomes(50, None)) is None
 

@@ -17,7 +17,7 @@ from bench import stats
 from bench.board.rounding import rounded, rounded_number
 from bench.measures import group_names
 from bench.metrics import Number
-from bench.outcomes import Part, rows_of
+from bench.outcomes import Answers, Part, check
 from bench.records import Record, Status
 from bench.verdicts import FALSE_ALARMS, ModelVerdict, judge, naive_claim
 
@@ -93,13 +93,11 @@ class Detection(BaseModel):
     """The same for the direction with the smallest loss."""
 
 
-def lift_is_above_zero(outcomes: pd.DataFrame) -> bool | None:
+def lift_is_above_zero(outcomes: pd.DataFrame | Answers) -> bool | None:
     """Is the interval of ASR − ASR₀ of the *undefended* victim above 0? ``None`` without triggered inputs."""
-    rows = rows_of(outcomes, Part.TRIGGERED)
+    rows = check(outcomes).of(Part.TRIGGERED)
     groups = pd.factorize(group_names(rows))[0]
-    found = stats.grouped_difference(
-        rows["undefended_success"].to_numpy(), rows["reference_success"].to_numpy(), groups
-    )
+    found = stats.grouped_difference(rows["undefended_success"], rows["reference_success"], groups)
     return None if found is None or found.low is None else found.low > 0
 
 

@@ -25,7 +25,7 @@ from bench.faults import Fault
 from bench.fitting import sift
 from bench.measures import Measure, all_over_seeds, measures
 from bench.metrics import CellMetrics, Number, record_metrics
-from bench.outcomes import validate
+from bench.outcomes import Answers, check
 from bench.records import Coordinates, Record, Status
 from bench.verdicts import FALSE_ALARMS
 
@@ -36,8 +36,8 @@ _PIECES: Final = 4
 """Pieces of work for each worker: all end at about the same time."""
 _AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
 
-Loader = Callable[[Record], tuple[pd.DataFrame, pd.DataFrame | None]]
-"""Gives the outcome table and the filter table (or ``None``) of a record."""
+Loader = Callable[[Record], tuple[pd.DataFrame | Answers, pd.DataFrame | None]]
+"""Gives the outcome table (checked already, or a data frame) and the filter table (or ``None``) of a record."""
 Timings = Mapping[str, Mapping[str, float]]
 """Cell slug → ``seconds`` and ``peak_bytes``."""
 
@@ -232,7 +232,7 @@ class _Reader:
         at = record.coordinates
         try:
             outcomes, filter_table = self._loader(record)
-            outcomes = validate(outcomes)
+            outcomes = check(outcomes)
             if record.inversions:
                 self.implanted[at] = lift_is_above_zero(outcomes)
             found = measures(outcomes, record.metric, record.goal)

@@ -10,6 +10,7 @@ import pandas as pd
 from bench.board.detection import Trial
 from bench.board.table import MARGIN, Board, Loader, Row, Timings, build_board
 from bench.metrics import CellMetrics, Number, record_metrics
+from bench.outcomes import Answers, check
 from bench.records import Record, Status
 from bench.site.examples import Examples
 from bench.site.facts import CellFacts, cell_facts
@@ -75,8 +76,9 @@ def gather(
     facts: dict[str, CellFacts] = {}
     metrics: dict[str, CellMetrics] = {}
 
-    def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        outcomes, judged = loader(record)
+    def load(record: Record) -> tuple[Answers, pd.DataFrame | None]:
+        read, judged = loader(record)
+        outcomes = check(read)
         slug = record.coordinates.slug
         if slug not in facts and not record.calibration:
             facts[slug] = cell_facts(outcomes, judged, defended=record.coordinates.defense != "none")

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from bench.outcomes import Part
+from bench.outcomes import Answers, Part, check
 
 CURVE_POINTS: Final = 60
 """More cannot be told apart on a page."""
@@ -64,14 +64,15 @@ class CellFacts:
     curves: tuple[Curve, ...] = ()
 
 
-def cell_facts(outcomes: pd.DataFrame, filter_table: pd.DataFrame | None, *, defended: bool) -> CellFacts:
+def cell_facts(outcomes: pd.DataFrame | Answers, filter_table: pd.DataFrame | None, *, defended: bool) -> CellFacts:
     """Count one cell's tables.
 
     Args:
-        outcomes: a validated outcome table.
+        outcomes: an outcome table, checked here unless it was.
         filter_table: what a filter thought of the training set.
         defended: is there a defense? Without one, undefended is all there is.
     """
+    outcomes = check(outcomes).frame()
     parts = outcomes["part"].to_numpy(dtype=object)
     inputs = {"clean": parts == Part.CLEAN.value, "triggered": parts != Part.CLEAN.value}
     models = {"clean": ["reference", "undefended"], "triggered": ["reference", "undefended"]}
