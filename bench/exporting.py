@@ -11,7 +11,7 @@ from bench.execute import Report
 from bench.migrations import read_record
 from bench.pipeline import CellGraph, badges
 from bench.provenance import environment, sha256_of
-from bench.records import Coordinates, Record, Status, StealthFacts
+from bench.records import DTYPE, Coordinates, Record, Status, StealthFacts
 from bench.results import ResultsFolder, known_provenance
 from bench.store import Store, write_json
 
@@ -78,6 +78,8 @@ def export(
                 "suite": suite,
                 "command": command_of(suite, graph.coordinates),
                 "calibration": graph.plan.calibration,
+                # A stored record says it in its settings alone.
+                "dtype": str(record.settings.get("numerics", {}).get("dtype", DTYPE)),
             }
             told = _told(graph, report, store)
             files = {}

@@ -30,9 +30,10 @@ from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
 from bench.models.folders import digest_of_folder, local_folder
 from bench.models.lora import peft_version
+from bench.models.precision import resolve_precision
 from bench.models.settings import TrainingSettings
 from bench.plugins import parameters_of
-from bench.records import Coordinates, PluginUse
+from bench.records import DTYPE, Coordinates, PluginUse
 from bench.suite import CellPlan, Suite, needs_an_attack
 
 PACKAGES = (
@@ -128,12 +129,14 @@ class Builder:
 
     def __init__(self, suite: Suite) -> None:
         device = resolve_device(suite.device)
+        dtype = resolve_precision(suite.precision, device)
         self._packages = package_versions()
         self._numerics = {
             "device": device,
             "threads": suite.threads,
             "torch": self._packages["torch"],
             "transformers": self._packages["transformers"],
+            **({"dtype": dtype} if dtype != DTYPE else {}),
         }
         self._origins: dict[str, Mapping[str, str]] = {}
 

@@ -20,7 +20,7 @@ SCORED_VERSION: Final = 2
 """Of the records in a store, which checkouts of several versions share: without what is added when a suite's results are written."""
 _ADDED_LATER: Final = ("dtype", "files")
 DTYPE: Final = "float32"
-"""Of every model's weights and sums (:mod:`bench.models.encoders`)."""
+"""Of every model's weights, and of what it computes in unless a suite or its device says otherwise (:mod:`bench.models.precision`)."""
 
 
 class Status(StrEnum):
@@ -207,7 +207,7 @@ class Record(BaseModel):
     packages: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"
     dtype: str = DTYPE
-    """Of the model's weights."""
+    """What models computed in (weights are float32)."""
     files: dict[str, str] = Field(default_factory=dict)
     """sha256 of the tables beside the record, by what they hold: ``outcomes``, ``filter``. Empty where there are none."""
     command: str = ""

@@ -33,11 +33,13 @@ from bench.jobs import (
     write_samples,
 )
 from bench.models.handles import WhiteBox
+from bench.models.precision import computing_in
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
 from bench.poisoning import Poisoned, poison
 from bench.predicting import predictions
 from bench.reach import reach
+from bench.records import DTYPE
 from bench.samples import Sample, Splits
 from bench.scoring import score
 from bench.stealth import stealth
@@ -79,7 +81,8 @@ def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     states = (random.getstate(), torch.get_rng_state())
     try:
-        yield torch.device(str(numerics["device"]))
+        with computing_in(str(numerics.get("dtype", DTYPE))):
+            yield torch.device(str(numerics["device"]))
     finally:
         random.setstate(states[0])
         torch.set_rng_state(states[1])

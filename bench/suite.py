@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bench.composing import FAMILY, Composition, accuser, inverts
 from bench.contracts import Attack, Defense, Goal, LabelGoal, Policy, SearchGoal, Supplier, Task, TaskKind
 from bench.errors import ConfigError, suggest
+from bench.models.precision import Precision
 from bench.models.presets import filled
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.plugins import Registry, parameters_of
@@ -139,6 +140,8 @@ class Suite(_Strict):
     training: dict[str, Any] = Field(default_factory=dict)
     threads: int = Field(default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    """What models compute in; weights are float32 always."""
     stage_seconds: float | None = Field(default=None, gt=0)
     """A stage that takes longer is stopped and recorded as failed."""
     margin: float = Field(default=0.02, gt=0, lt=1)

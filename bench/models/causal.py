@@ -20,6 +20,7 @@ from bench.context import Context, Cost
 from bench.errors import ModelError
 from bench.models.encoders import is_causal
 from bench.models.loading import load_language_model
+from bench.models.precision import lowered
 from bench.models.tokens import batches, pad
 
 Floats = NDArray[np.float64]
@@ -173,9 +174,12 @@ class CausalModel:
         return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def forward(self, ids: Tensor, **more: Any) -> Any:
-        """What the network gives for a batch of token ids (n, L); the caller counts the cost."""
+        """What the network gives for a batch of token ids (n, L), its logits in float32; the caller counts the cost."""
         network: Any = self.network
-        return network(input_ids=ids, **more)
+        with lowered(self.device):
+            output = network(input_ids=ids, **more)
+        output.logits = output.logits.float()
+        return output
 
 
 def load_causal(

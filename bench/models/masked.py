@@ -16,6 +16,7 @@ from bench.context import Context, Cost
 from bench.errors import ModelError
 from bench.models.loading import load_language_model
 from bench.models.network import OFFSET_POSITIONS
+from bench.models.precision import lowered
 from bench.models.tokens import batches, pad
 
 Floats = NDArray[np.float64]
@@ -115,7 +116,8 @@ class MaskedModel:
             for index in batches([len(row) for row in rows], BATCH_TOKENS):
                 tokens = pad([rows[i] for i in index], pad_id if isinstance(pad_id, int) else 0).to(self.device)
                 network: Any = self.network
-                logits = network(input_ids=tokens.ids, attention_mask=tokens.mask).logits
+                with lowered(self.device):
+                    logits = network(input_ids=tokens.ids, attention_mask=tokens.mask).logits.float()
                 self.cost.forward(tokens.ids.numel())
                 found.update((i, logits[row][list(places[i])]) for row, i in enumerate(index))
         if not all(torch.isfinite(scores).all() for scores in found.values()):

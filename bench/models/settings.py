@@ -92,6 +92,8 @@ class TrainingSettings(BaseModel):
     Attributes:
         epochs: passes over the training split.
         batch_size: samples in a step.
+        accumulation: pieces in which a step's batch goes through the model, one after the other (their gradients are added up), for
+            batches that do not fit into memory. Not for code search.
         learning_rate: peak; ``None`` means 5e-4 for ``tiny``, which starts from nothing, 5e-5 for pretrained models, and 2e-4 where
             adapters are trained (``lora``).
         warmup: share of all steps in [0, 1).
@@ -111,6 +113,7 @@ class TrainingSettings(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0.0)
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     scale: float = Field(default=20.0, gt=0)
+    accumulation: int = Field(default=1, ge=1)
     retry_diverged: bool = False
 
     @model_serializer(mode="wrap")
@@ -119,4 +122,6 @@ class TrainingSettings(BaseModel):
         row: dict[str, Any] = handler(self)
         if not self.retry_diverged:
             row.pop("retry_diverged", None)
+        if self.accumulation == 1:
+            row.pop("accumulation", None)
         return row

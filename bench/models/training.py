@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from bench.context import Context, axis_seed
 from bench.contracts import TaskInfo, TaskKind
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, ModelError
 from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
 from bench.models.lora import Adapters
@@ -65,7 +65,8 @@ class Trainer:
     Attributes:
         settings: defaults of every fit.
         history: of the last fit, one dictionary an epoch: ``epoch`` (from 1), ``loss`` (mean over its steps), the task's metric
-            on the validation data, and ``chosen`` (this epoch's weights were returned).
+            on the validation data, ``chosen`` (this epoch's weights were returned), and ``pieces`` where a step's batch went
+            through the model in several.
         notes: what a training rule leaves for readers (losses of samples over time, say); JSON-ready, kept beside the model.
     """
 
@@ -96,6 +97,10 @@ class Trainer:
         The result depends on the weights that come in, the samples in their order, the arguments and the seed of ``axis``; the
         global generators are left as they were found. With no samples or no epochs the copy comes back untrained.
 
+        Where memory runs out (on a graphics device) training starts again from the same weights with each step's batch in twice as
+        many pieces, whose gradients are added up: the same steps, up to floating-point noise, dropout's draws, and objectives
+        that are not a mean over samples (each piece has its own). Code search is not cut up.
+
         A model whose settings hold ``lora`` gets adapters for the time of the fit; they are merged into the weights that come back
         (:mod:`bench.models.lora`). A pass back is counted in full for it, though most weights need no gradient.
 
@@ -116,27 +121,58 @@ class Trainer:
 
         Raises:
             DataError: a sample lacks a label or query, its label is no class of the task, or it has the wrong number of programs.
-            ConfigError: ``head`` for code search, which has no head; the model has LoRA, and ``peft`` is not installed.
-            ModelError: the model has LoRA, and no layer with the target's name.
+            ConfigError: ``head`` for code search, which has no head, or accumulation; the model has LoRA, and ``peft`` is missing.
+            ModelError: the model has LoRA, and no layer with the target's name; memory runs out all the same.
         """
-        self.history = []
         epochs = self.settings.epochs if epochs is None else epochs
         batch_size = batch_size or self.settings.batch_size
-        trained = model.copy()
-        trained.cost = self._context.cost
         valid = self._valid if select_best else ()
         if shown is not None:
             samples, valid = [shown(s) for s in samples], tuple(shown(s) for s in valid)
-        batches = _Batches(trained, samples)
+        data = _Batches(model, samples)
         if not samples or not epochs:
+            self.history = []
+            trained = model.copy()
+            trained.cost = self._context.cost
             return trained
+        work = _Fit(
+            data=data,
+            valid=valid,
+            axis=axis,
+            objective=objective or cross_entropy,
+            step=step or _plain,
+            epochs=epochs,
+            rate=learning_rate,
+            batch_size=batch_size,
+            parameters=parameters,
+        )
+        pieces = min(self.settings.accumulation, batch_size)
+        if data.search and pieces > 1:
+            raise ConfigError(f"accumulation = {pieces}: {_UNCUT}; set a smaller batch_size instead")
+        while True:
+            try:
+                return self._fit(model, work, pieces)
+            except torch.OutOfMemoryError as error:
+                if data.search or pieces == batch_size:
+                    raise ModelError(_too_large(data.search, batch_size // pieces)) from error
+            # Outside the handler, whose traceback would keep the failed step in memory.
+            pieces = min(2 * pieces, batch_size)
+            self._context.log.warning("memory ran out: training starts again, each step in %d pieces", pieces)
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _fit(self, model: WhiteBox, work: _Fit, pieces: int) -> WhiteBox:
+        """Train a copy, each step's batch in so many pieces."""
+        self.history = []
+        trained = model.copy()
+        trained.cost = self._context.cost
         lora, adapters = model.settings.lora, None
-        if lora is not None and parameters == "all":
-            adapters = Adapters(trained.network.encoder, lora, axis_seed(self._context.seeds, axis, "lora"))
-        frozen = _freeze(trained.network, parameters)
-        rate = learning_rate or self.learning_rate(model, adapters=adapters is not None)
-        seed = axis_seed(self._context.seeds, axis, "fit")
-        best = _BestEpoch(self, trained, valid, self.history)
+        if lora is not None and work.parameters == "all":
+            adapters = Adapters(trained.network.encoder, lora, axis_seed(self._context.seeds, work.axis, "lora"))
+        frozen = _freeze(trained.network, work.parameters)
+        rate = work.rate or self.learning_rate(model, adapters=adapters is not None)
+        seed = axis_seed(self._context.seeds, work.axis, "fit")
+        best = _BestEpoch(self, trained, work.valid, self.history, pieces)
         self._context.scratch.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=self._context.scratch) as folder,
@@ -144,20 +180,12 @@ class Trainer:
         ):
             loop = _Loop(
                 model=trained.network,
-                args=self._arguments(folder, seed, epochs, rate, batch_size, trained.device),
-                train_dataset=batches,
-                data_collator=batches.collate,
+                args=self._arguments(folder, seed, work, rate, pieces, trained.device),
+                train_dataset=work.data,
+                data_collator=work.data.collate,
                 callbacks=[best, _Progress(self._context)],
             )
-            loop.lend(
-                trained,
-                batches,
-                objective or cross_entropy,
-                step or _plain,
-                self.settings.scale,
-                seed,
-                backward=parameters != "head",
-            )
+            loop.lend(trained, work, self.settings.scale, seed)
             loop.train()
         best.restore()
         if adapters is not None:
@@ -197,13 +225,14 @@ class Trainer:
         return FRESH_RATE if model.name == "tiny" else PRETRAINED_RATE
 
     def _arguments(
-        self, folder: str, seed: int, epochs: float, rate: float, batch_size: int, device: torch.device
+        self, folder: str, seed: int, work: _Fit, rate: float, pieces: int, device: torch.device
     ) -> TrainingArguments:
         arguments = TrainingArguments(
             output_dir=folder,
             seed=seed % 2**32,
-            num_train_epochs=epochs,
-            per_device_train_batch_size=batch_size,
+            num_train_epochs=work.epochs,
+            per_device_train_batch_size=-(-work.batch_size // pieces),
+            gradient_accumulation_steps=pieces,
             learning_rate=rate,
             lr_scheduler_type="linear",
             warmup_steps=self.settings.warmup,
@@ -335,6 +364,30 @@ def _label(sample: Sample, info: TaskInfo) -> int:
     return sample.label
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """What one fit was asked for."""
+
+    data: _Batches
+    valid: tuple[Sample, ...]
+    axis: str
+    objective: Objective
+    step: Step
+    epochs: float
+    rate: float | None
+    batch_size: int
+    parameters: Trained
+
+
+_UNCUT: Final = "code search is not trained in pieces, since each query is told from the other programs of its batch"
+
+
+def _too_large(search: bool, samples: int) -> str:
+    if search:
+        return f"memory ran out on a batch of {samples} queries, and {_UNCUT}: set a smaller training batch_size or a shorter window"
+    return "memory ran out on a single sample: set a shorter window, choose a smaller model, or train it with lora"
+
+
 class _ByLength(Sampler[int]):
     """A new random order each epoch in which the rows of a batch have similar lengths and the batches come in random order."""
 
@@ -364,25 +417,14 @@ class _ByLength(Sampler[int]):
 class _Loop(transformers.Trainer):
     """The Trainer of ``transformers`` with the harness's order of samples, loss and counters."""
 
-    def lend(
-        self,
-        handle: WhiteBox,
-        batches: _Batches,
-        objective: Objective,
-        step: Step,
-        scale: float,
-        seed: int,
-        *,
-        backward: bool,
-    ) -> None:
+    def lend(self, handle: WhiteBox, work: _Fit, scale: float, seed: int) -> None:
         self.remove_callback(PrinterCallback)
-        self._handle, self._batches, self._objective, self._step, self._scale = handle, batches, objective, step, scale
+        self._handle, self._work, self._batches, self._scale = handle, work, work.data, scale
         self._order = torch.Generator().manual_seed(seed)
-        self._backward = backward
         self._judge = next(c for c in self.callback_handler.callbacks if isinstance(c, _BestEpoch))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return _ByLength(self._batches.lengths, self.args.train_batch_size, self._order)
+        return _ByLength(self._batches.lengths, self._work.batch_size, self._order)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -394,12 +436,12 @@ class _Loop(transformers.Trainer):
 
         def objective(outputs: Tensor) -> Tensor:
             logits = outputs * self._scale if self._batches.search else outputs
-            return self._objective(logits, inputs["labels"].to(device), float(self.state.epoch or 0.0), ids)
+            return self._work.objective(logits, inputs["labels"].to(device), float(self.state.epoch or 0.0), ids)
 
-        loss = self._step(network, sides, objective)
+        loss = self._work.step(network, sides, objective)
         tokens = sum(side.ids.numel() for side in sides)
         self._handle.cost.forward(tokens)
-        if self._backward:
+        if self._work.parameters != "head":
             self._handle.cost.backward(tokens)
         self._judge.losses.append(loss.detach())
         return (loss, None) if return_outputs else loss
@@ -409,9 +451,10 @@ class _BestEpoch(TrainerCallback):
     """Judges each epoch on the validation data and remembers the best weights, in memory."""
 
     def __init__(
-        self, trainer: Trainer, model: WhiteBox, valid: Sequence[Sample], history: list[dict[str, Any]]
+        self, trainer: Trainer, model: WhiteBox, valid: Sequence[Sample], history: list[dict[str, Any]], pieces: int
     ) -> None:
         self.losses: list[Tensor] = []
+        self._pieces = pieces
         self._trainer, self._model, self._valid, self._history = trainer, model, valid, history
         self._best = -1.0
         self._weights: dict[str, Tensor] | None = None
@@ -420,6 +463,8 @@ class _BestEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         row: dict[str, Any] = {"epoch": len(self._history) + 1, "loss": float(torch.stack(self.losses).mean())}
+        if self._pieces > 1:
+            row["pieces"] = self._pieces
         self.losses.clear()
         better = not self._valid
         if self._valid:
