@@ -20,7 +20,7 @@ from bench.context import Context, Cost
 from bench.errors import ModelError
 from bench.models.encoders import is_causal
 from bench.models.loading import load_language_model
-from bench.models.precision import lowered
+from bench.models.precision import lowered, restored
 from bench.models.tokens import batches, pad
 
 Floats = NDArray[np.float64]
@@ -178,7 +178,7 @@ class CausalModel:
         network: Any = self.network
         with lowered(self.device):
             output = network(input_ids=ids, **more)
-        output.logits = output.logits.float()
+        output.logits = restored(output.logits)
         return output
 
 

@@ -16,7 +16,7 @@ from bench.context import Context, Cost
 from bench.errors import ModelError
 from bench.models.loading import load_language_model
 from bench.models.network import OFFSET_POSITIONS
-from bench.models.precision import lowered
+from bench.models.precision import lowered, restored
 from bench.models.tokens import batches, pad
 
 Floats = NDArray[np.float64]
@@ -117,7 +117,7 @@ class MaskedModel:
                 tokens = pad([rows[i] for i in index], pad_id if isinstance(pad_id, int) else 0).to(self.device)
                 network: Any = self.network
                 with lowered(self.device):
-                    logits = network(input_ids=tokens.ids, attention_mask=tokens.mask).logits.float()
+                    logits = restored(network(input_ids=tokens.ids, attention_mask=tokens.mask).logits)
                 self.cost.forward(tokens.ids.numel())
                 found.update((i, logits[row][list(places[i])]) for row, i in enumerate(index))
         if not all(torch.isfinite(scores).all() for scores in found.values()):

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from bench.contracts import TaskKind
-from bench.models.precision import lowered
+from bench.models.precision import lowered, restored
 from bench.models.tokens import Tokens
 
 # Their position table starts after the padding index, and a model that is given embeddings would count padding as positions.
@@ -75,13 +75,13 @@ class CodeNetwork(nn.Module):
         """
         if layer != -1:
             return self.layers(tokens)[layer]
-        return cast(Tensor, self._encode(tokens).last_hidden_state).float()
+        return restored(self._encode(tokens).last_hidden_state)
 
     def layers(self, tokens: Tokens) -> tuple[Tensor, ...]:
         """Token vectors (n, L, d) of every layer, as :meth:`hidden_states` numbers them."""
         output = self._encode(tokens, output_hidden_states=True)
         states = cast(tuple[Tensor, ...], output.decoder_hidden_states if self._decodes else output.hidden_states)
-        return tuple(layer.float() for layer in states)
+        return tuple(map(restored, states))
 
     def _encode(self, tokens: Tokens, **more: Any) -> Any:
         with lowered(tokens.ids.device):

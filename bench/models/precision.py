@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Final, Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """``auto``: bfloat16 on a graphics device that has it in hardware, else float32."""
@@ -55,3 +56,8 @@ def lowered(device: torch.device) -> AbstractContextManager[object]:
     """Around a pass through a network: autocast, where the stage computes in less than float32."""
     dtype = _computing.get()
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def restored(values: Tensor) -> Tensor:
+    """What came out of such a pass, in float32 again; other types stay."""
+    return values.float() if values.dtype is torch.bfloat16 else values
