@@ -26,10 +26,13 @@ from bench.errors import StoreError
 from bench.jobs import Stage, Workshop
 from bench.mirror import opened
 from bench.plugins import Registry
+from bench.sharing import CONTEXT_BYTES, Room, free_device_memory, on_device, peaks_of
 from bench.stages import run_stage
 from bench.store import Store
 
 RETRIES_AFTER_DEATH = 2
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""torch's name for a graphics device that is full."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ class Run:
             StoreError: the store cannot be written.
         """
         waiting = self.pending()
-        deaths: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}
+        self._room: Room | None = None
         running: dict[Future[float], Stage] = {}
         mirror = None if self._store.mirror is None else self._store.mirror.url
         arguments = (str(self._store.root), mirror, tuple(str(p) for p in registry.files()))
@@ -151,6 +155,9 @@ class Run:
         pool: Any = ProcessPool(max_workers=jobs, context=context, initializer=_prepare_worker, initargs=arguments)
         try:
             with _single_threaded_children():
+                if any(on_device(stage) for stage in waiting):
+                    free = pool.schedule(free_device_memory).result() - (jobs - 1) * CONTEXT_BYTES
+                    self._room = Room(free, peaks_of(self._store).device)
                 while waiting or running:
                     waiting = self._submit(pool, waiting, running, jobs, seconds)
                     if not running:
@@ -158,8 +165,7 @@ class Run:
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
                         stage = running.pop(future)
-                        retry = self._collect(future, stage, deaths)
-                        if retry:
+                        if self._collect(future, stage):
                             waiting.insert(0, stage)
         except BaseException:
             pool.stop()
@@ -172,7 +178,10 @@ class Run:
     def _submit(
         self, pool: Any, waiting: list[Stage], running: dict[Future[float], Stage], jobs: int, seconds: float | None
     ) -> list[Stage]:
-        """Start what is ready, longest first, never more than there are workers (so that a start is a start)."""
+        """Start what is ready, longest first, never more than there are workers (so that a start is a start).
+
+        Where one does not fit on the graphics device, none behind it goes there first: it would wait for ever.
+        """
         left: list[Stage] = []
         ready: list[Stage] = []
         for stage in waiting:
@@ -184,12 +193,18 @@ class Run:
             else:
                 left.append(stage)
         ready = self.by_weight(ready)
-        free = max(0, jobs - len(running))
-        for stage in ready[:free]:
-            self._watch(Event("start", stage))
-            running[pool.schedule(_work, args=(stage,), timeout=seconds)] = stage
+        full = False
+        for stage in ready:
+            if len(running) >= jobs or (full and on_device(stage)):
+                left.append(stage)
+            elif self._room is not None and on_device(stage) and not self._room.enter(stage):
+                full = True
+                left.append(stage)
+            else:
+                self._watch(Event("start", stage))
+                running[pool.schedule(_work, args=(stage,), timeout=seconds)] = stage
         order = {key: i for i, key in enumerate(self._stages)}
-        return sorted([*left, *ready[free:]], key=lambda s: order[s.key])
+        return sorted(left, key=lambda s: order[s.key])
 
     def by_weight(self, stages: Sequence[Stage]) -> list[Stage]:
         """What most tokens hang on first; parents before children, since what hangs on a child hangs on its parents too."""
@@ -208,8 +223,10 @@ class Run:
                 self._weights[key] = self._stages[key].tokens + max(below, default=0) + sum(below) // 1000 + 1
         return self._weights[stage.key]
 
-    def _collect(self, future: Future[float], stage: Stage, deaths: dict[str, int]) -> bool:
+    def _collect(self, future: Future[float], stage: Stage) -> bool:
         """Book a finished future; True when the stage shall be tried again."""
+        shared = self._room.leave(stage, self._store.timing(stage.key)) if self._room is not None else False
+        deaths = self._deaths
         try:
             seconds = future.result()
         except ProcessExpired as error:
@@ -224,6 +241,12 @@ class Run:
         except StoreError:
             raise
         except Exception as error:
+            if shared and self._room is not None and isinstance(error, StageFailed) and error.kind == OUT_OF_MEMORY:
+                self._room.alone(stage)
+                self._watch(
+                    Event("lost", stage, reason="the device's memory ran out beside others; trying again alone")
+                )
+                return True
             self.fail(stage, error, getattr(error, "traceback", "") or traceback.format_exc())
         else:
             self.finish(stage, seconds)

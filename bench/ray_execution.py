@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from bench.jobs import STAGE_VERSIONS, Stage, Workshop
 from bench.mirror import opened
 from bench.pipeline import package_versions
 from bench.plugins import Registry
+from bench.sharing import Peaks, on_device, peaks_of, share_of_device
 from bench.stages import run_stage
 from bench.store import Store, discard
 
@@ -175,27 +176,15 @@ class _Going:
     stages: dict[Any, Stage] = field(default_factory=dict)
 
 
-def needs(stage: Stage, peaks: Mapping[str, int]) -> dict[str, float]:
-    """What Ray sets aside for a stage: its threads, a graphics device where it computes on one, and the memory that stages of its kind
-    were seen to take."""
-    numerics = stage.inputs.get("numerics", {})
-    wanted: dict[str, float] = {"num_cpus": float(numerics.get("threads", 1))}
-    if str(numerics.get("device", "cpu")).startswith("cuda"):
-        wanted["num_gpus"] = 1.0
-    if stage.kind in peaks:
-        wanted["memory"] = float(peaks[stage.kind])
+def needs(stage: Stage, peaks: Peaks) -> dict[str, float]:
+    """What Ray sets aside for a stage: its threads, of a graphics device where it computes on one as much as it needs, and the memory
+    that stages of its kind were seen to take."""
+    wanted: dict[str, float] = {"num_cpus": float(stage.inputs.get("numerics", {}).get("threads", 1))}
+    if on_device(stage):
+        wanted["num_gpus"] = share_of_device(stage, peaks)
+    if stage.kind in peaks.memory:
+        wanted["memory"] = float(peaks.memory[stage.kind])
     return wanted
-
-
-def peaks_of(store: Store) -> dict[str, int]:
-    """Kind -> most bytes that a stage of it was measured to take in this store."""
-    found: dict[str, int] = {}
-    for path in (store.root / "timings").glob("*.json"):
-        timing = store.timing(path.stem) or {}
-        kind, peak = timing.get("kind"), timing.get("peak_bytes")
-        if isinstance(kind, str) and isinstance(peak, int):
-            found[kind] = max(found.get(kind, 0), peak)
-    return found
 
 
 @contextmanager

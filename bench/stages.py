@@ -42,6 +42,7 @@ from bench.reach import reach
 from bench.records import DTYPE
 from bench.samples import Sample, Splits
 from bench.scoring import score
+from bench.sharing import measured
 from bench.stealth import stealth
 from bench.store import Entry, write_json
 from bench.supplying import aim, received
@@ -59,12 +60,12 @@ def run_stage(stage: Stage, workshop: Workshop) -> Entry:
         return done
     parents = {role: store.get(kind, key) for role, (kind, key) in stage.parents.items()}
     started = time.perf_counter()
-    with _numerics(stage.inputs.get("numerics", {"device": "cpu", "threads": 1})) as device:
+    with _numerics(stage.inputs.get("numerics", {"device": "cpu", "threads": 1})) as device, measured(device) as taken:
         entry = store.publish(
             stage.kind, stage.key, stage.identity(), lambda folder: _fill(Job(stage, parents, folder, workshop, device))
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    store.note_timing(stage.kind, stage.key, time.perf_counter() - started, peak)
+    store.note_timing(stage.kind, stage.key, time.perf_counter() - started, peak, taken)
     return entry
 
 

@@ -388,11 +388,13 @@ class Store:
         """So that the next run tries the stage again."""
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
 
-    def note_timing(self, kind: str, key: str, seconds: float, peak_bytes: int) -> None:
-        """Beside a result, never inside it: results are byte-identical, timings are not."""
+    def note_timing(
+        self, kind: str, key: str, seconds: float, peak_bytes: int, more: Mapping[str, int] | None = None
+    ) -> None:
+        """Beside a result, never inside it: results are byte-identical, timings are not. ``more``: of a graphics device."""
         self._note_beside(
             self.root / "timings" / f"{key}.json",
-            {"kind": kind, "seconds": round(seconds, 3), "peak_bytes": peak_bytes},
+            {"kind": kind, "seconds": round(seconds, 3), "peak_bytes": peak_bytes, **(more or {})},
         )
 
     def timing(self, key: str) -> Mapping[str, Any] | None:

@@ -18,8 +18,9 @@ from bench.execute import Event, Run
 from bench.jobs import Stage
 from bench.pipeline import merge
 from bench.plugins import Registry
-from bench.ray_execution import Outcome, Setup, connected, needs, peaks_of, run_on_cluster, run_remote, versions
+from bench.ray_execution import Outcome, Setup, connected, needs, run_on_cluster, run_remote, versions
 from bench.running import graphs_of, load_registry
+from bench.sharing import peaks_of
 from bench.store import Store
 from bench.suite import load_suite
 from tests.engine import command, write_suite
@@ -200,11 +201,10 @@ def test_a_stage_asks_for_its_threads_its_device_and_the_memory_that_was_measure
     store.note_timing("train", "a", 1.0, 1000)
     store.note_timing("train", "b", 1.0, 3000)
     peaks = peaks_of(store)
-    assert needs(Stage("train", {"numerics": {"threads": 4, "device": "cuda"}}), peaks) == {
-        "num_cpus": 4.0,
-        "num_gpus": 1.0,
-        "memory": 3000.0,
-    }
+    train = Stage("train", {"numerics": {"threads": 4, "device": "cuda"}})
+    assert needs(train, peaks) == {"num_cpus": 4.0, "num_gpus": 1.0, "memory": 3000.0}
+    store.note_timing("train", "c", 1.0, 10, {"device_peak_bytes": 8 * 2**30, "device_bytes": 80 * 2**30})
+    assert needs(train, peaks_of(store))["num_gpus"] == 0.12  # (8 + 0.59) / (80 less 5 %) GiB
     assert needs(Stage("data", {}), peaks) == {"num_cpus": 1.0}
 
 
