@@ -63,7 +63,7 @@ class Mirror:
         Raises:
             StoreError: the mirror cannot be reached, or the disk is full.
         """
-        from bench.storing import import_
+        from bench.storing import take
 
         archive = store.aside()
         try:
@@ -74,7 +74,7 @@ class Mirror:
                     self._known.discard((kind, key))
                     return False
             try:
-                import_(store, archive)
+                take(store, archive)
             except StoreError as error:
                 self._log.warning("%s: %s result %s is not used: %s", self.url, kind, key[:12], error)
                 self._known.discard((kind, key))

@@ -227,6 +227,14 @@ def import_(store: Store, archive: Path) -> Imported:
         StoreError: the archive cannot be read, holds something that is refused, or a result in it is damaged; names it. Results
             before it are kept.
     """
+    try:
+        return take(store, archive)
+    finally:
+        store.seals.save()
+
+
+def take(store: Store, archive: Path) -> Imported:
+    """:func:`import_` for one who takes many archives: the seals are left to be saved when all are in."""
     new = known = 0
     place = store.aside()
     try:
@@ -251,7 +259,6 @@ def import_(store: Store, archive: Path) -> Imported:
         raise StoreError(f"{error.filename}: there is no such file") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        store.seals.save()
     return Imported(new, known)
 
 
