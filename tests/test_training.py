@@ -233,6 +233,11 @@ def test_no_sample_and_one_sample_train_without_error(tmp_path: Path, model: Whi
     assert (trained.fingerprint() == model.fingerprint()) == (count == 0)
 
 
+def test_a_fit_of_a_single_step_trains(tmp_path: Path, model: WhiteBox) -> None:
+    trained = Trainer(FAST, (), context(tmp_path)).fit(model, defects(16), axis="training", epochs=1)
+    assert trained.fingerprint() != model.fingerprint()
+
+
 def test_no_epochs_return_an_equal_copy(tmp_path: Path, model: WhiteBox) -> None:
     trained = Trainer(FAST, (), context(tmp_path)).fit(model, defects(4), axis="training", epochs=0)
     assert trained.fingerprint() == model.fingerprint()

@@ -235,7 +235,8 @@ class Trainer:
             gradient_accumulation_steps=pieces,
             learning_rate=rate,
             lr_scheduler_type="linear",
-            warmup_steps=self.settings.warmup,
+            # A warm-up starts at 0: of a single step nothing would be left.
+            warmup_steps=self.settings.warmup if len(work.data) * work.epochs > work.batch_size else 0,
             weight_decay=self.settings.weight_decay,
             max_grad_norm=self.settings.max_grad_norm,
             optim="adamw_torch_fused",
