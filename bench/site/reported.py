@@ -25,6 +25,8 @@ NUMBERS: Final = {
     "asr@5": "asr_at_5",
     "asr@10": "asr_at_10",
     "recovery": "recovery",
+    "recall of detection": "filter_recall",
+    "fpr of detection": "filter_clean_lost",
 }
 """The metric's name in papers, lower case → the number of ours that is defined as there."""
 
