@@ -75,10 +75,30 @@ class TaskEntry(Entry):
     policy: dict[str, Any] = Field(default_factory=dict)
 
 
+class Part(_Strict):
+    """A part of the matrix, by titles; an axis that is not named is taken whole."""
+
+    task: tuple[str, ...] = ()
+    attack: tuple[str, ...] = ()
+    defense: tuple[str, ...] = ()
+    seed: tuple[int, ...] = ()
+
+    def holds(self, at: Coordinates, calibration: bool) -> bool:
+        """Is a cell in it? Clean models that calibrate have seeds of their own."""
+        named = ((self.task, at.task), (self.attack, at.attack), (self.defense, at.defense))
+        return all(not wanted or title in wanted for wanted, title in named) and (
+            not self.seed or calibration or at.seed in self.seed
+        )
+
+
 class ModelEntry(Entry):
-    """A model: an own name (``tiny``, ``minilm``, a preset's), a hub name or a folder; parameters are :class:`ModelSettings`."""
+    """A model: an own name (``tiny``, ``minilm``, a preset's), a hub name or a folder; parameters are :class:`ModelSettings`.
+
+    ``only`` keeps a model that costs much to a part of the matrix.
+    """
 
     training: dict[str, Any] = Field(default_factory=dict)
+    only: Part = Part()
 
 
 class DefenseEntry(Entry):
@@ -158,6 +178,22 @@ class Suite(_Strict):
     @classmethod
     def _defenses(cls, value: Any) -> Any:
         return [DefenseEntry.parse(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _known(self) -> Suite:
+        for model in self.models:
+            there: dict[str, list[str] | list[int]] = {
+                "task": [entry.title for entry in self.tasks],
+                "attack": [entry.title for entry in self.attacks],
+                "defense": [entry.title for entry in self.defenses],
+                "seed": list(self.seeds),
+            }
+            for axis, titles in there.items():
+                for wanted in getattr(model.only, axis):
+                    if wanted not in titles:
+                        hint = suggest(str(wanted), [str(title) for title in titles])
+                        raise ValueError(f"model {model.title!r}, only: the suite has no {axis} {wanted!r}.{hint}")
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> Suite:
@@ -480,15 +516,18 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                     if reason is None and null and defense is not None and needs_an_attack(defense):
                         reason = f"{defense.name} needs an attack's truth, and nothing was attacked"
                     for seed, calibration in _seeds(suite, attack, defense, defense_entry.title, reason):
+                        at = Coordinates(
+                            task=task_entry.title,
+                            model=model_entry.title,
+                            attack=attack_entry.title,
+                            defense=defense_entry.title,
+                            seed=seed,
+                        )
+                        if not model_entry.only.holds(at, calibration):
+                            continue
                         yield CellPlan(
                             suite=suite.name,
-                            coordinates=Coordinates(
-                                task=task_entry.title,
-                                model=model_entry.title,
-                                attack=attack_entry.title,
-                                defense=defense_entry.title,
-                                seed=seed,
-                            ),
+                            coordinates=at,
                             task=task,
                             attack=None if null else attack,
                             # What it finds is the same; nobody asks what calibration repairs.

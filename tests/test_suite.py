@@ -10,7 +10,7 @@ from bench.contracts import Policy
 from bench.errors import ConfigError
 from bench.plugins import Registry
 from bench.suite import Entry, Suite, cells, check_unique, load_suite, make_policy, parse_suite
-from tests.engine import ATTACK, PLUGINS, suite_content, write_suite
+from tests.engine import ATTACK, MODEL, PLUGINS, suite_content, write_suite
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,31 @@ def test_cells_are_the_product_of_the_axes(registry: Registry) -> None:
     plans = list(cells(suite(seeds=[0, 1, 2], defenses=["none", "fine_tuning[clean=20]"]), registry))
     assert len(plans) == 1 * 1 * 2 * 2 * 3
     assert len({plan.coordinates.slug for plan in plans}) == len(plans)
+
+
+def test_a_model_may_keep_to_a_part_of_the_matrix(registry: Registry) -> None:
+    large = MODEL | {"label": "large", "only": {"attack": ["dead_code"], "seed": [1]}}
+    plans = list(
+        cells(suite(models=[MODEL, large], seeds=[0, 1], defenses=["none", "fine_tuning[clean=20]"]), registry)
+    )
+    where = [plan.coordinates for plan in plans]
+    assert len([at for at in where if at.model == "tiny"]) == 2 * 2 * 2
+    assert [(at.attack, at.defense, at.seed) for at in where if at.model == "large"] == [
+        ("dead_code", "none", 1),
+        ("dead_code", "fine_tuning[clean=20]", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ({"attack": ["dead_cod"]}, "model 'tiny', only: the suite has no attack 'dead_cod'.*Did you mean 'dead_code'"),
+        ({"seed": [7]}, "the suite has no seed 7"),
+        ({"model": ["tiny"]}, "only.*model"),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(only: dict[str, object], message: str, registry: Registry) -> None:
+    refuse(message, registry, models=[MODEL | {"only": only}])
 
 
 def test_seeds_change_every_axis_but_the_data(registry: Registry) -> None:
