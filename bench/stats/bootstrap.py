@@ -98,18 +98,40 @@ def two_level_bootstraps(
     chosen = None
     if len(seeds) >= MINIMUM_SEEDS:
         chosen = np.random.default_rng([seed, 1]).integers(len(seeds), size=(resamples, len(seeds)))
+    values = [_of_seeds(seeds, columns, statistic) for columns, statistic in questions]
+    asked = [place for place, own in enumerate(values) if own is not None]
+    means = np.empty((len(asked), resamples))
+    for row, place in enumerate(asked):
+        columns, statistic = questions[place]
+        each = statistic(drawn[:, :, list(columns)])
+        means[row] = (each if chosen is None else np.take_along_axis(each, chosen, axis=1)).mean(axis=1)
+    bounds = dict(zip(asked, _bounds(means, level), strict=True))
     found: list[Estimate | None] = []
-    for columns, statistic in questions:
-        picks = list(columns)
-        values = np.array([float(statistic(part.columns[:, picks].sum(axis=0))) for part in seeds])
-        if np.isnan(values).any():
-            found.append(None)
-            continue
-        each = np.stack([statistic(sums[:, picks]) for sums in drawn], axis=1)
-        means = (each if chosen is None else np.take_along_axis(each, chosen, axis=1)).mean(axis=1)
-        means = means[~np.isnan(means)]  # a draw without any sample of some seed says nothing
-        low, high = (None, None) if means.size == 0 else map(float, np.quantile(means, _tails(level)))
-        found.append(Estimate(float(values.mean()), low, high, n))
+    for place, own in enumerate(values):
+        found.append(None if own is None else Estimate(float(own.mean()), *bounds[place], n))
+    return found
+
+
+def _of_seeds(seeds: Sequence[Clustered], columns: Sequence[int], statistic: Statistic) -> Floats | None:
+    """The statistic of each seed; ``None`` where one of them has none."""
+    values = np.array([float(statistic(part.columns[:, list(columns)].sum(axis=0))) for part in seeds])
+    return None if np.isnan(values).any() else values
+
+
+def _bounds(means: Floats, level: float) -> list[tuple[float | None, float | None]]:
+    """Percentiles of each row's draws; a draw without any sample of some seed (NaN) says nothing."""
+    whole = ~np.isnan(means).any(axis=1)
+    found: list[tuple[float | None, float | None]] = [(None, None)] * len(means)
+    if whole.any():
+        for row, low, high in zip(
+            np.flatnonzero(whole), *np.quantile(means[whole], _tails(level), axis=1), strict=True
+        ):
+            found[row] = float(low), float(high)
+    for row in np.flatnonzero(~whole):
+        kept = means[row][~np.isnan(means[row])]
+        if kept.size:
+            low, high = np.quantile(kept, _tails(level))
+            found[row] = float(low), float(high)
     return found
 
 
@@ -127,8 +149,8 @@ def _weights(count: int, seed: int, resamples: int) -> Floats:
     return weights
 
 
-def _resampled_sums(seeds: Sequence[Clustered], seed: int, resamples: int) -> list[Floats]:
-    """The sums of each seed's columns in each resample of groups, shape (resamples, k) a seed."""
+def _resampled_sums(seeds: Sequence[Clustered], seed: int, resamples: int) -> Floats:
+    """The sums of each seed's columns in each resample of groups, shape (resamples, seeds, k)."""
     codes, names = pd.factorize(np.concatenate([part.groups for part in seeds]), sort=True)
     count, width = len(names), seeds[0].columns.shape[1]
     starts = np.cumsum([0, *(len(part.groups) for part in seeds)])
@@ -137,5 +159,5 @@ def _resampled_sums(seeds: Sequence[Clustered], seed: int, resamples: int) -> li
         own = codes[starts[place] : starts[place + 1]]
         for column in range(width):
             by_group[:, place * width + column] = np.bincount(own, weights=part.columns[:, column], minlength=count)
-    sums = _weights(count, seed, resamples) @ by_group
-    return [sums[:, place * width : (place + 1) * width] for place in range(len(seeds))]
+    sums: Floats = _weights(count, seed, resamples) @ by_group
+    return sums.reshape(resamples, len(seeds), width)
