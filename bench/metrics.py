@@ -236,40 +236,21 @@ def cell_metrics(
     )
 
 
-SUMS: Final = (
-    *("clean", "clean_undefended", "clean_reference", "clean_delta", "reference_delta"),
-    *("asr", "asr_reference", "asr_undefended", "asr_published", "lift", "asr_delta"),
-    *("reverse_asr", "reverse_asr_reference", "robust_accuracy", "visible"),
-    *(
-        "anr",
-        "anr_reference",
-        "anr_undefended",
-        "anr_published",
-        "anr_lift",
-        "asr_at_1",
-        "asr_at_5",
-        "asr_at_10",
-        "asr_top_tenth",
-    ),
-    *("caught", "false_reject", "false_rewrite"),
-)
-"""Numbers that come from :func:`bench.measures.measures`."""
-
 _SEARCH_ONLY: Final = (
-    "anr",
-    "anr_reference",
-    "anr_undefended",
-    "anr_published",
-    "anr_lift",
-    "asr_at_1",
-    "asr_at_5",
-    "asr_at_10",
-    "asr_top_tenth",
+    *("anr", "anr_reference", "anr_undefended", "anr_published", "anr_lift"),
+    *("asr_at_1", "asr_at_5", "asr_at_10", "asr_top_tenth"),
 )
 _CLEAN: Final = (
     *("clean", "clean_undefended", "clean_reference", "clean_delta", "reference_delta"),
     *("false_reject", "false_rewrite"),
 )
+SUMS: Final = (
+    *_CLEAN,
+    *("asr", "asr_reference", "asr_undefended", "asr_published", "lift", "asr_delta"),
+    *("reverse_asr", "reverse_asr_reference", "robust_accuracy", "visible", "caught"),
+    *_SEARCH_ONLY,
+)
+"""Numbers that come from :func:`bench.measures.measures`."""
 
 
 def undefined_reason(name: str, measure: Measure | None) -> str:
