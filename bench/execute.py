@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
-import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from bench.children import single_threaded_children
 from bench.errors import StoreError
 from bench.jobs import Stage, Workshop
 from bench.mirror import opened
@@ -154,7 +153,7 @@ class Run:
         context.set_forkserver_preload(["bench.stages"])
         pool: Any = ProcessPool(max_workers=jobs, context=context, initializer=_prepare_worker, initargs=arguments)
         try:
-            with _single_threaded_children():
+            with single_threaded_children():
                 if any(on_device(stage) for stage in waiting):
                     free = pool.schedule(free_device_memory).result() - (jobs - 1) * CONTEXT_BYTES
                     self._room = Room(free, peaks_of(self._store).device)
@@ -251,22 +250,6 @@ class Run:
         else:
             self.finish(stage, seconds)
         return False
-
-
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Workers must not start a thread pool of their own beside the stage's: parallelism has one owner, the plan."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names[:2], "1"), TOKENIZERS_PARALLELISM="false")
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 _workshop: Workshop | None = None

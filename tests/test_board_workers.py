@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.board import build_board, to_json
+from bench.board import build_board, to_json, write_files
 from bench.outcomes import write_outcomes
 from bench.records import Record
 from bench.results import ResultsFolder
@@ -36,3 +36,14 @@ def test_several_processes_build_the_same_board(tmp_path: Path) -> None:
     assert "cannot be read" in one.apart[0].what
     assert len(one.rows) > 5
     assert to_json(one) == to_json(two)
+
+
+def test_several_processes_write_the_same_files(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path / "stored")
+    records = stored(folder.root)
+    board = build_board(records, folder.load)
+    one, two = (write_files(board, records, tmp_path / str(workers), workers=workers) for workers in (1, 2))
+    assert list(one) == list(two)
+    assert {"tradeoff.svg", "board.json"} <= set(one)
+    for name, path in one.items():
+        assert path.read_bytes() == two[name].read_bytes(), name

@@ -6,7 +6,10 @@ Everything is derived from records and stored per-sample outcomes; no model is n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +27,7 @@ from bench.board.plot import has_tradeoff, write_tradeoff
 from bench.board.render import to_csv, to_json, to_markdown, to_pairs_csv
 from bench.board.table import MARGIN, Board, Loader, Timings, build_board
 from bench.board.terminal import Axis, print_board
+from bench.children import single_threaded_children
 from bench.errors import StoreError
 from bench.records import Record
 from bench.verdicts import FALSE_ALARMS
@@ -63,6 +67,7 @@ def publish_board(
         StoreError: a file cannot be written.
     """
     found = folder.read()
+    workers = (os.cpu_count() or 1) if len(found.records) >= MANY else 1
     board = build_board(
         found.records,
         folder.load,
@@ -70,9 +75,9 @@ def publish_board(
         timings=folder.timings(),
         false_alarms=false_alarms,
         faults=found.faults,
-        workers=(os.cpu_count() or 1) if len(found.records) >= MANY else 1,
+        workers=workers,
     )
-    paths = write_files(board, found.records, folder.root)
+    paths = write_files(board, found.records, folder.root, workers=workers)
     print_board(board, console, group_by)
     for path in paths.values():
         console.print(Text(str(path)), soft_wrap=True)
@@ -116,35 +121,52 @@ def write_board(
     return write_files(board, records, folder)
 
 
-def write_files(board: Board, records: Iterable[Record], folder: Path) -> dict[str, Path]:
-    """Write the files of a board that is already built from these records; see :func:`write_board`."""
+def write_files(board: Board, records: Iterable[Record], folder: Path, *, workers: int = 1) -> dict[str, Path]:
+    """Write the files of a board that is already built from these records; see :func:`write_board`.
+
+    With several ``workers`` (processes) plots are drawn side by side; the files are the same.
+    """
     texts = {
-        "board.md": to_markdown(board),
-        "board.csv": to_csv(board),
-        "pairs.csv": to_pairs_csv(board),
-        "board.tex": to_latex(board),
-        "board.json": to_json(board),
-        "findings.md": to_findings(board),
+        "board.md": to_markdown,
+        "board.csv": to_csv,
+        "pairs.csv": to_pairs_csv,
+        "board.tex": to_latex,
+        "board.json": to_json,
+        "findings.md": to_findings,
     }
     paths = {name: folder / name for name in texts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            paths[name].write_text(text, encoding="utf-8", newline="\n")
-        for stem, wanted, write in (
-            ("tradeoff", has_tradeoff(board), write_tradeoff),
-            ("implantation", bool(undefended(board)), write_implantation),
-            ("lifts", has_lifts(board), write_lifts),
-            ("curves", bool(board.curves), write_curves),
-        ):
-            png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
-            if wanted:
-                write(board, png, svg)
-                paths |= {png.name: png, svg.name: svg}
-            else:  # of an earlier board, perhaps
-                png.unlink(missing_ok=True)
-                svg.unlink(missing_ok=True)
-        write_pages(records, board.detections, folder)
+        with _drawing(workers) as draw:
+            for stem, wanted, write in (
+                ("tradeoff", has_tradeoff(board), write_tradeoff),
+                ("lifts", has_lifts(board), write_lifts),
+                ("implantation", bool(undefended(board)), write_implantation),
+                ("curves", bool(board.curves), write_curves),
+            ):
+                png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+                if wanted:
+                    draw(write, board, png, svg)
+                    paths |= {png.name: png, svg.name: svg}
+                else:  # of an earlier board, perhaps
+                    png.unlink(missing_ok=True)
+                    svg.unlink(missing_ok=True)
+            for name, made in texts.items():
+                paths[name].write_text(made(board), encoding="utf-8", newline="\n")
+            write_pages(records, board.detections, folder)
     except OSError as error:
         raise StoreError(f"the board cannot be written to {folder}: {error}. Choose another folder.") from error
     return paths
+
+
+@contextmanager
+def _drawing(workers: int) -> Iterator[Callable[..., object]]:
+    """Something to hand plots to: it draws them at once, or in processes of its own, and all are drawn when the block ends."""
+    if workers == 1:
+        yield lambda write, *arguments: write(*arguments)
+        return
+    with single_threaded_children(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        drawn: list[Future[None]] = []
+        yield lambda write, *arguments: drawn.append(pool.submit(write, *arguments))
+        for one in drawn:
+            one.result()

@@ -20,6 +20,7 @@ from bench.board.blocks import BlockSummary, summaries
 from bench.board.curves import Curve, curves
 from bench.board.detection import Detection, Trial, detections, lift_is_above_zero, verdict_of_row
 from bench.board.rounding import rounded, rounded_number
+from bench.children import single_threaded_children
 from bench.errors import BenchError
 from bench.faults import Fault
 from bench.fitting import sift
@@ -205,7 +206,7 @@ def _read_all(
     slugs = [{record.coordinates.slug for records in piece for record in records} for piece in pieces]
     own = [{slug: time for slug, time in timings.items() if slug in here} for here in slugs]
     # A fresh interpreter: a fork of one that has threads (Arrow's) may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with single_threaded_children(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(_read_rows, pieces, repeat(loader), repeat(margin), own)
 
 

@@ -103,10 +103,11 @@ def render(root: str) -> None:
     folder = ResultsFolder(Path(root))
     started, before = time.perf_counter(), time.process_time()
     found = folder.read()
-    board: Board = build_board(found.records, folder.load, workers=os.cpu_count() or 1)
+    workers = os.cpu_count() or 1
+    board: Board = build_board(found.records, folder.load, workers=workers)
     assert not board.apart
     assert len(board.rows) == TASKS * MODELS * ATTACKS * DEFENSES
-    write_files(board, found.records, folder.root)
+    write_files(board, found.records, folder.root, workers=workers)
     own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     # Of the largest worker; each is counted as if it was as large.
     peak = (own.ru_maxrss + others.ru_maxrss * (os.cpu_count() or 1)) * 1024 / 1e9
