@@ -321,9 +321,22 @@ def _clean(rows: _Rows, metric: str) -> dict[str, Asked]:
             "clean_delta": rows.share_difference(rows.flag("success"), rows.flag("undefended_success")),
             "reference_delta": rows.share_difference(rows.flag("undefended_success"), rows.flag("reference_success")),
         }
+    found["clean_constant"] = _constant(rows, metric)
     found["false_reject"] = rows.share(rows.rejected)
     found["false_rewrite"] = rows.share(rows.answers["action"] == "rewrite")
     return found
+
+
+def _constant(rows: _Rows, metric: str) -> Asked:
+    """What the best answer that reads no program reaches: the larger class (F1: always class 1); in search an order by lot."""
+    if metric == "mrr":
+        expected = {pool: float((1 / np.arange(1, pool + 1)).mean()) for pool in np.unique(rows.pool).tolist() if pool}
+        return rows.mean(np.array([expected.get(pool, 0.0) for pool in rows.pool.tolist()]))
+    label = rows.answers["label"]
+    if metric == "f1":
+        return Sort.F1, (label == 1, label != 1, np.zeros(len(label), dtype=bool))
+    classes, counts = np.unique(label, return_counts=True)
+    return rows.share(label == (classes[counts.argmax()] if len(classes) else 0))
 
 
 def _triggered(rows: _Rows) -> dict[str, Asked]:

@@ -78,6 +78,8 @@ class CellMetrics(BaseModel):
     """The task's own metric on clean test inputs; rejected is wrong (reciprocal rank 0; in F1 a rejected negative is a false positive)."""
     clean_undefended: Number
     clean_reference: Number
+    clean_constant: Number
+    """The clean metric of the best answer that reads no program: the larger class (F1: always class 1); in search an order by lot."""
     clean_delta: Number
     """``clean − clean_undefended`` on the same inputs and victim."""
     reference_delta: Number
@@ -241,7 +243,7 @@ _SEARCH_ONLY: Final = (
     *("asr_at_1", "asr_at_5", "asr_at_10", "asr_top_tenth"),
 )
 _CLEAN: Final = (
-    *("clean", "clean_undefended", "clean_reference", "clean_delta", "reference_delta"),
+    *("clean", "clean_undefended", "clean_reference", "clean_constant", "clean_delta", "reference_delta"),
     *("false_reject", "false_rewrite"),
 )
 SUMS: Final = (

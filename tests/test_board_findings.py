@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -107,3 +109,19 @@ def test_names_with_markup_stay_text() -> None:
 def test_the_page_is_written_beside_the_board(tmp_path: Path) -> None:
     paths = write_board(example(), loader, tmp_path)
     assert paths["findings.md"].read_text() == to_findings(build_board(example(), loader))
+
+
+def test_a_reference_that_is_no_better_than_a_constant_answer_is_called_weak() -> None:
+    both = [record("none"), record("none", "renaming")]
+
+    def balanced(r: Record) -> tuple[pd.DataFrame, None]:  # 30 of each class, of which the reference has 54 right
+        table = outcomes(51, 27)
+        clean = table["part"] == "clean"
+        flipped = clean & (np.arange(len(table)) % 2 == 0)
+        for column in ("label", "prediction", "reference_prediction", "undefended_prediction"):
+            table.loc[flipped, column] = 1 - table.loc[flipped, column]
+        return table, None
+
+    assert "weak" not in to_findings(build_board(both, balanced))
+    page = to_findings(build_board(both, loader))  # all of its samples are of one class
+    assert re.search(r"The clean reference is weak: its ACC, 90\.0 .*constant answer, 100\.0;", page)

@@ -86,6 +86,7 @@ def test_the_numbers_of_a_cell_by_hand() -> None:
         "clean": 6 / 8,
         "clean_undefended": 7 / 8,
         "clean_reference": 1.0,
+        "clean_constant": 4 / 8,
         "clean_delta": -1 / 8,
         "reference_delta": -1 / 8,
         "asr": 2 / 5,
@@ -102,6 +103,13 @@ def test_the_numbers_of_a_cell_by_hand() -> None:
     got = values(found)
     assert {name: got[name] for name in expected} == pytest.approx(expected)
     assert all(got[name] is None for name in got if name not in expected)
+
+
+def test_a_constant_answer_by_hand() -> None:
+    three_to_one = table(rows("clean", 1, *[(1, 1, 1)] * 3), rows("clean", 0, (0, 0, 0)))
+    assert cell_metrics(three_to_one, "accuracy").clean_constant == Number.of(stats.wilson(3, 4), "")
+    assert cell_metrics(three_to_one, "f1").clean_constant.value == pytest.approx(2 * 3 / (2 * 3 + 1))
+    assert cell_metrics(table(rows("clean", 0, (0, 0, 0))), "accuracy").clean_constant.value == 1.0
 
 
 def test_the_published_asr_counts_the_whole_victim_class_by_hand() -> None:
@@ -313,6 +321,7 @@ def test_search_numbers_by_hand() -> None:
         "anr": (0.01 + 0.07 + 0.11 + 1.0) / 4,
         "anr_reference": (0.5 + 0.5 + 0.4 + 0.1) / 4,
         "anr_lift": (1.19 - 1.5) / 4,
+        "clean_constant": sum(1 / rank for rank in range(1, 101)) / 100,
         "anr_published": (2 + 8 + 12) / 101 / 4 + 1.0 / 4,
         "asr_at_1": 1 / 4,
         "asr_at_5": 1 / 4,

@@ -166,6 +166,13 @@ def definitions(board: Board) -> list[tuple[str, str]]:
             "ACC, F1, MRR",
             "the task's own metric on clean test inputs, in per cent; a rejected clean input counts as wrong.",
         ),
+        (
+            "constant answer",
+            (
+                "in the findings and on the pages of cells: the clean metric of the best answer that reads no program (the larger class; "
+                "F1: always class 1; search: an order by lot). A model that is not above it has learnt little of the task."
+            ),
+        ),
         ("ΔACC, ΔF1, ΔMRR", "defended minus undefended, same victim and inputs, in points."),
         (
             f"loss < {100 * board.margin:g}",

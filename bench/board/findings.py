@@ -139,7 +139,24 @@ def _attacks(board: Board) -> Iterator[tuple[str, str]]:
             metric = METRIC_NAMES.get(there[0].metric, there[0].metric)
             text += f". A loss of the clean {metric} against the reference is shown for {len(costly)} of them"
             text += f" ({_named(costly)})" if costly else ""
+        text += _weakness(shown)
         yield f"{task} · {model}", f"{text}."
+
+
+def _weakness(rows: Sequence[Row]) -> str:
+    """A sentence on a clean reference that is not shown to read programs at all."""
+    for row in rows:
+        reference, constant = (row.numbers.get(f"clean_{name}", Number()) for name in ("reference", "constant"))
+        if reference.value is None or constant.value is None:
+            continue
+        if reference.low is None or reference.low <= constant.value:
+            metric = METRIC_NAMES.get(row.metric, row.metric)
+            return (
+                f". The clean reference is weak: its {metric}, {percent(reference)}, is not shown to be above that of a constant "
+                f"answer, {percent(constant, interval=False)}; what moves its answers need not be the program"
+            )
+        return ""
+    return ""
 
 
 def _scopes(board: Board) -> Iterator[Scope]:

@@ -32,6 +32,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]] = (
             ("clean", "clean metric", False),
             ("clean_undefended", "the same, undefended", False),
             ("clean_reference", "the same, clean reference", False),
+            ("clean_constant", "the same, a constant answer", False),
             ("clean_delta", "defended less undefended", True),
             ("reference_delta", "undefended less reference", True),
             ("false_reject", "clean inputs rejected", False),
