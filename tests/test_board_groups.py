@@ -12,7 +12,7 @@ from bench.board import build_board, print_board, to_latex, to_markdown, write_b
 from bench.board.groups import compared, groups, undefended
 from bench.board.implantation_plot import draw_implantation
 from bench.board.lift_plot import MANY, draw_lifts, has_lifts
-from bench.board.plot import LARGEST, draw_tradeoff, drawing, has_tradeoff
+from bench.board.plot import LARGEST, TOLD_APART, draw_tradeoff, drawing, has_tradeoff
 from bench.board.table import Board
 from bench.records import Record
 from tests.test_board import loader, outcomes, record
@@ -112,6 +112,14 @@ def test_the_tradeoff_leaves_out_attacks_that_no_defense_met() -> None:
     assert has_tradeoff(board)
     drawn = [axes for axes in draw_tradeoff(board).axes if axes.axison]
     assert [axes.get_title().splitlines()[-1] for axes in drawn] == ["strong"]
+
+
+def test_more_defenses_than_can_be_told_apart_have_no_tradeoff() -> None:
+    records = [record(defense, "strong") for defense in ("none", *(f"repair{i}" for i in range(TOLD_APART)))]
+    assert has_tradeoff(build_board(records, load))
+    more = build_board([*records, record("dece", "strong")], load)
+    assert not has_tradeoff(more)
+    assert has_lifts(more), "which has a line for each"
 
 
 def test_the_tradeoff_stops_at_its_largest_size_and_says_so(tmp_path: Path) -> None:

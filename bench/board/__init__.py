@@ -97,9 +97,9 @@ def write_board(
 
     ``board.md``, ``board.csv``, ``pairs.csv`` (every pair of defenses), ``board.tex`` (tables to ``\\input`` into a paper),
     ``board.json`` and ``findings.md`` (what the intervals allow one to say); plots as ``.png`` and ``.svg``: ``tradeoff`` where
-    there is a defense to compare, ``implantation`` where there is an undefended victim, ``lifts`` where there are many defenses,
-    ``curves`` where rows differ in an amount alone; and ``inversions/<cell>.md`` and ``.svg`` for each cell in which triggers
-    were inverted.
+    there are defenses to compare and no more than can be told apart, ``implantation`` where there is an undefended victim,
+    ``lifts`` where there are many defenses, ``curves`` where rows differ in an amount alone; and ``inversions/<cell>.md`` and
+    ``.svg`` for each cell in which triggers were inverted.
 
     Args:
         records: of the cells, in any order.

@@ -26,6 +26,8 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _COLUMNS: Final = 4
 LARGEST: Final = 48
 """Panels in one picture; who has more cells looks at the pages (``codebackdoorbench site``)."""
+TOLD_APART: Final = 16
+"""Defenses that a reader can tell apart in one panel. A board with more has the plot of lifts, one line a defense, and the pages."""
 _STYLE: Final[Any] = {
     "svg.hashsalt": "codebackdoorbench",
     "svg.fonttype": "path",
@@ -60,8 +62,8 @@ def write_tradeoff(board: Board, png: Path, svg: Path) -> None:
 
 
 def has_tradeoff(board: Board) -> bool:
-    """Is there a defense to compare with none? Without one the plot would hold single points."""
-    return any(row.family != "none" and _placed(row) for row in board.rows)
+    """Are there defenses to compare with none, and so few that they can be told apart?"""
+    return 0 < len({row.defense for row in board.rows if row.family != "none" and _placed(row)}) <= TOLD_APART
 
 
 def draw_tradeoff(board: Board) -> Figure:

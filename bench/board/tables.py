@@ -49,8 +49,8 @@ def to_csv(board: Board) -> str:
 
 
 def to_json(board: Board) -> str:
-    """The table object itself; ``Board.model_validate_json`` reads it back."""
-    return board.model_dump_json(indent=1) + "\n"
+    """The table object itself, in one line; ``Board.model_validate_json`` reads it back."""
+    return board.model_dump_json() + "\n"
 
 
 _OF_PAIR: Final = (
