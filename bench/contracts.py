@@ -98,6 +98,14 @@ class Plugin(ABC):
     """Parameters under which the conformance suite exercises it on its toy (tiny model, a few dozen programs), for methods
     whose default budget would take minutes there. Never used for a result."""
 
+    def origin(self) -> Mapping[str, str]:
+        """What its results rest on and no parameter says: package versions, or digests of files. Part of their keys; quick to compute.
+
+        Raises:
+            bench.errors.DataError: a file of a task is missing.
+        """
+        return {}
+
     def not_applicable(self, task: TaskInfo) -> str | None:
         """Why this plugin skips a task, or ``None`` where it applies. "Not applicable" is not "failed"."""
         if task.kind not in self.kinds:
@@ -117,14 +125,6 @@ class Task(Plugin):
     @abstractmethod
     def info(self) -> TaskInfo:
         """Name, kind, language, classes and metric."""
-
-    def origin(self) -> Mapping[str, str]:
-        """What the data is made from: package versions, or digests of files. Part of the data's key; quick to compute.
-
-        Raises:
-            bench.errors.DataError: a file is missing.
-        """
-        return {}
 
     @property
     def training_samples(self) -> int | None:

@@ -110,13 +110,19 @@ def _info_json(info: TaskInfo) -> dict[str, Any]:
     return {**asdict(info), "kind": info.kind.value, "labels": list(info.labels)}
 
 
-def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+def _identity(plugin: Plugin) -> dict[str, Any]:
     return {
         "family": plugin.family,
         "name": plugin.name,
         "version": plugin.version,
         "parameters": parameters_of(plugin),
     }
+
+
+def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+    """Which plugin, and what it takes from elsewhere; nothing of that where there is nothing, as in the keys that are stored."""
+    origin = dict(plugin.origin())
+    return {**_identity(plugin), **({"origin": origin} if origin else {})}
 
 
 def _attack_json(attack: Attack, parts: Sequence[Attack]) -> dict[str, Any]:
@@ -324,7 +330,7 @@ class Builder:
         return {**inputs, "goal": goal} if defense.needs.target_label else inputs
 
     def _data(self, plan: CellPlan) -> Stage:
-        task = _plugin_json(plan.task)
+        task = _identity(plan.task)
         known = str(task)
         if known not in self._origins:
             self._origins[known] = dict(plan.task.origin())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bench.models.folders import digest_of_folder, local_folder
 from bench.pipeline import Builder, merge
@@ -51,3 +54,34 @@ def test_other_weights_in_the_same_folder_change_the_key(tmp_path: Path) -> None
     (tmp_path / "model.safetensors").write_bytes(b"two, longer")
     assert not train_keys(model) & first
     assert train_keys(MODEL) == train_keys(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("axis", "kind", "plugin"),
+    [
+        ("attacks", "poison", {"name": "lm_snippet", "parameters": {"prefix": "spare ="}}),
+        ("defenses", "screen", {"name": "onion"}),
+        ("defenses", "screen", {"name": "codepurify", "of": "repair"}),
+        ("defenses", "screen", {"name": "attdef", "of": "validator"}),
+    ],
+)
+def test_other_weights_in_the_folder_of_a_plugins_model_change_its_key(
+    tmp_path: Path, axis: str, kind: str, plugin: dict[str, Any]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    size = {} if axis == "attacks" else {"clean": 20}
+    parameters = {**plugin.get("parameters", {}), **size, plugin.get("of", "model"): str(tmp_path)}
+    suite = parse_suite(suite_content(**{axis: ["none", {"name": plugin["name"], "parameters": parameters}]}), "test")
+    registry = Registry().discover()
+    registry.add_file(PLUGINS)
+
+    def keys() -> set[str]:
+        stages = merge([Builder(suite).cell(plan) for plan in cells(suite, registry)])
+        return {key for key, stage in stages.items() if stage.kind == kind and str(tmp_path) in str(stage.inputs)}
+
+    first = keys()
+    assert first
+    assert keys() == first
+    (tmp_path / "model.safetensors").write_bytes(b"two, longer")
+    assert keys()
+    assert not keys() & first

@@ -39,6 +39,7 @@ from bench.contracts import Attack, Derivation, Goal, TaskInfo, Trigger
 from bench.errors import ConfigError
 from bench.languages import Boundary, Program, get, parse
 from bench.models.causal import load_causal
+from bench.models.folders import origin_of
 from bench.samples import Sample
 
 __all__ = ["LmSnippet"]
@@ -179,6 +180,10 @@ class LmSnippet(Attack):
         if task.language not in PREFIXES:
             return f"{self.name} cannot tell pure statements in {task.language}"
         return super().not_applicable(task)
+
+    def origin(self) -> dict[str, str]:
+        """The weights of a local model."""
+        return origin_of(model=self.model)
 
     def prepare(self, train: Sequence[Sample], goal: Goal, task: TaskInfo, context: Context) -> Trigger:
         """Train or load the language model, and try it on training programs.

@@ -30,6 +30,12 @@ def digest_of_folder(folder: Path) -> str | None:
     return _digest(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
+def origin_of(**models: str) -> dict[str, str]:
+    """For a plugin's ``origin``: parameter -> digest, for those that name a folder (a hub model is known by its commit)."""
+    found = {parameter: digest_of_folder(Path(name).expanduser()) for parameter, name in models.items()}
+    return {parameter: digest for parameter, digest in found.items() if digest is not None}
+
+
 @lru_cache(maxsize=64)
 def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     total = hashlib.sha256()

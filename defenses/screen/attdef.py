@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import Access, Action, FittedScreen, Known, Needs, Screen, TaskInfo, TaskKind, Verdict
+from bench.models.folders import origin_of
 from bench.models.handles import WhiteBox
 from bench.models.masked import MaskedModel, load_masked
 from bench.samples import Edit, Sample, edit_sample
@@ -73,6 +74,10 @@ class AttDef(Screen):
     def needs(self) -> Needs:  # the number of clean samples is a parameter
         """The weights (gradients), and ``clean`` samples."""
         return Needs(clean=self.clean, model=Access.WEIGHTS)
+
+    def origin(self) -> dict[str, str]:
+        """The weights of a local model."""
+        return origin_of(validator=self.validator)
 
     def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
         """Set the thresholds.

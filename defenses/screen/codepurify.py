@@ -12,6 +12,7 @@ from pydantic import Field
 from bench.context import Context
 from bench.contracts import Access, Action, FittedScreen, Known, Needs, Screen, TaskInfo, Verdict
 from bench.languages import parse
+from bench.models.folders import origin_of
 from bench.models.masked import load_masked
 from bench.samples import Sample
 from defenses.screening.confidence import Confidence, confidence
@@ -67,6 +68,10 @@ class CodePurify(Screen):
     def needs(self) -> Needs:  # the number of clean samples is a parameter
         """The model's outputs, and ``clean`` samples."""
         return Needs(clean=self.clean, model=Access.OUTPUTS)
+
+    def origin(self) -> dict[str, str]:
+        """The weights of a local model."""
+        return origin_of(repair=self.repair)
 
     def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
         """Make the suggestions ready and set the threshold.

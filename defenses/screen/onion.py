@@ -14,6 +14,7 @@ from bench.context import Context
 from bench.contracts import Action, FittedScreen, Known, Needs, Screen, TaskInfo, Verdict
 from bench.errors import ModelError
 from bench.models.causal import load_causal
+from bench.models.folders import origin_of
 from bench.samples import Edit, Sample, edit_sample
 from defenses.screening.deleting import CausalReader, CodeModel, Reader, Source, deletions
 from defenses.screening.thresholds import conformal_threshold, fold_numbers
@@ -68,6 +69,10 @@ class Onion(Screen):
     def needs(self) -> Needs:  # the number of clean samples is a parameter
         """``clean`` samples, no model."""
         return Needs(clean=self.clean)
+
+    def origin(self) -> dict[str, str]:
+        """The weights of a local model."""
+        return origin_of(model=self.model)
 
     def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
         """Make the language model ready and set the threshold.
