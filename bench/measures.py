@@ -114,6 +114,7 @@ def estimates(cell: Mapping[str, Measure]) -> dict[str, Estimate | None]:
 
 _CLOSED: Final = (Sort.SHARE, Sort.SHARE_DIFFERENCE)
 """Sorts whose interval is a formula."""
+_DIFFERENCES: Final = (Sort.SHARE_DIFFERENCE, Sort.MEAN_DIFFERENCE, Sort.F1_DIFFERENCE)
 
 
 def _of_same_data(cells: Sequence[Mapping[str, Measure]]) -> list[list[str]]:
@@ -127,8 +128,11 @@ def _of_same_data(cells: Sequence[Mapping[str, Measure]]) -> list[list[str]]:
 def over_seeds(measures: Sequence[Measure]) -> Estimate | None:
     """Mean over seeds, with a two-level bootstrap; one seed keeps the interval of its cell.
 
-    Where every draw gives the same value (all shares 0, say), the widest of the seeds' own intervals stands instead. ``None``
-    where any seed lacks the number: a mean over the others would be another number.
+    The bootstrap's percentiles are too narrow for shares near 0 or 1, for differences that few samples make, and for few seeds. So the
+    interval reaches at least as far as the one cell's formula on the samples of all seeds (at their effective number: the same inputs
+    at three seeds are not three times as many), and, from five seeds on, as Student's interval over the seeds' values. Where every draw
+    gives the same value, the widest of the seeds' own intervals stands instead. ``None`` where any seed lacks the number: a mean
+    over the others would be another number.
     """
     return all_over_seeds([{"": measure} for measure in measures])[""] if measures else None
 
@@ -152,8 +156,30 @@ def all_over_seeds(cells: Sequence[Mapping[str, Measure]]) -> dict[str, Estimate
         questions = [(asked[0][name].places, STATISTICS[asked[0][name].sort]) for name in same]
         parts = [cell[same[0]].data for cell in asked]
         for name, one in zip(same, stats.two_level_bootstraps(parts, questions), strict=True):
-            found[name] = _with_own_width([cell[name] for cell in asked], one)
+            of_seeds = [cell[name] for cell in asked]
+            found[name] = _reaching(of_seeds, _with_own_width(of_seeds, one))
     return found
+
+
+def _reaching(measures: Sequence[Measure], found: Estimate | None) -> Estimate | None:
+    """The interval, no narrower than the formulas allow that do not depend on draws (:func:`over_seeds`)."""
+    if found is None or found.low is None or found.high is None:
+        return found
+    down, up = found.value - found.low, found.high - found.value
+    if measures[0].sort in _CLOSED:
+        parts = [measure.alone().data for measure in measures]
+        pooled = Clustered(np.concatenate([p.columns for p in parts]), np.concatenate([p.groups for p in parts]))
+        formula = Measure(measures[0].sort, pooled).estimate()
+        assert formula is not None
+        assert formula.low is not None
+        assert formula.high is not None
+        down, up = max(down, formula.value - formula.low), max(up, formula.high - formula.value)
+    if len(measures) >= stats.MINIMUM_SEEDS:
+        own = [found.value for found in (values({"": measure})[""] for measure in measures) if found is not None]
+        half = stats.student_half_width(own)
+        down, up = max(down, half), max(up, half)
+    lowest = -1.0 if measures[0].sort in _DIFFERENCES else 0.0
+    return Estimate(found.value, max(lowest, found.value - down), min(1.0, found.value + up), found.n)
 
 
 def _with_own_width(measures: Sequence[Measure], found: Estimate | None) -> Estimate | None:

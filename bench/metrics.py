@@ -131,10 +131,10 @@ class CellMetrics(BaseModel):
     filter_clean_lost: Number
     """Share of the clean samples that was removed."""
     screen_auroc: Number
-    """Triggered against clean test inputs by the screen's score."""
+    """Triggered inputs against the same inputs without the trigger by the screen's score (search: against all clean inputs)."""
     screen_auprc: Number
     screen_tpr: Number
-    """Triggered inputs found at a threshold with at most 1 % of the clean inputs above it."""
+    """Triggered inputs found at a threshold with at most 1 % of those clean inputs above it."""
     screen_precision: Number
     """Precision of the screen's own actions if inputs were triggered at the true poison share (Bayes)."""
     caught: Number
@@ -270,7 +270,7 @@ def undefined_reason(name: str, measure: Measure | None) -> str:
 
 def _check_denominator(answers: Answers, applicable: int | None) -> None:
     rows = answers.of(Part.TRIGGERED)
-    if applicable is None or len(rows) == 0 or (rows["pool"] > 0).any():
+    if applicable is None or (answers["pool"] > 0).any():
         return
     if len(rows) != applicable:
         raise PluginError(
@@ -364,7 +364,9 @@ def _screen_numbers(answers: Answers, poison_share: float | None) -> dict[str, N
         reason = "no screen stands before this model"
         return _detection("screen", none, none, reason) | {"screen_precision": Number.absent(reason)}
     clean, bad = answers.of(Part.CLEAN), answers.of(Part.TRIGGERED)
-    scores = [clean["score"], bad["score"]]
+    # All clean inputs would hold both classes and the triggered ones one: a score that tells classes apart would seem to find triggers.
+    twins = np.ones(len(clean), dtype=bool) if (bad["pool"] > 0).any() else np.isin(clean["id"], bad["id"])
+    scores = [clean["score"][twins], bad["score"]]
     if any(np.isnan(found).any() for found in scores):
         scores = [none, none]  # a score for some inputs only orders nothing
         reason = "the screen gave no score to some inputs"

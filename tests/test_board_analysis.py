@@ -124,7 +124,7 @@ def test_no_complete_block_is_said() -> None:
 
 
 def load(r: Record) -> tuple[Any, None]:
-    return outcomes(50, 10), None
+    return outcomes(50, 25 if r.coordinates.defense == "none" else 10), None
 
 
 def test_every_missing_number_has_its_reason() -> None:

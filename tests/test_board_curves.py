@@ -71,6 +71,7 @@ def test_an_attack_implants_from_the_least_amount_above_which_it_always_does() -
             "defense": "none",
             "lift": Number(value=low + 0.1, low=low, high=1.0, n=30),
             "clean": Number(),
+            "implanted": low > 0,
         }
 
     def curve(*lows: float) -> Curve:
@@ -125,8 +126,8 @@ def test_curves_are_drawn_the_same_each_time_and_only_where_there_are_some(tmp_p
 
 def test_calibration_and_failed_cells_are_no_points() -> None:
     records = [attacked(20), attacked(10, calibration=True)]
-    numbers = {("defect_detection", "tiny", r.coordinates.attack, "none"): dict[str, Number]() for r in records}
-    assert curves(records, numbers) == ()
+    shown = {("defect_detection", "tiny", row.attack, "none"): row for row in board(*records).rows}
+    assert curves(records, shown) == ()
 
 
 def test_many_curves_stand_in_a_panel_each_with_the_others_behind() -> None:

@@ -410,20 +410,39 @@ def test_a_filter_that_removes_nothing_has_no_precision() -> None:
 def screened() -> pd.DataFrame:
     clean = [one | {"score": float(s)} for one, s in zip(CLEAN, (1, 2, 3, 4, 5, 6, 7, 9), strict=True)]
     clean = [*clean[:-2], clean[-2] | {"action": "rewrite"}, *rejecting(clean[-1:], 0)]
-    bad = [one | {"score": float(s)} for one, s in zip(TRIGGERED, (10, 8, 8, 3, 10), strict=True)]
-    return table(clean, rejecting(bad, 0, 4))
+    bad = [one | {"score": float(s)} for one, s in zip(TRIGGERED[:4], (10, 2, 8, 3), strict=True)]
+    bad = [one | {"id": twin["id"]} for one, twin in zip(bad, clean, strict=False)]
+    return table(clean, rejecting(bad, 0, 3))
 
 
 def test_screen_numbers_by_hand() -> None:
     found = cell_metrics(screened(), "accuracy", poison_share=0.05)
-    # triggered above clean: 10 -> 8, 8 -> 7, 8 -> 7, 3 -> 2 and one tie, 10 -> 8 of 40
-    assert found.screen_auroc.value == pytest.approx(32.5 / 40)
-    assert found.screen_tpr.value == pytest.approx(2 / 5)
-    assert found.caught.value == pytest.approx(2 / 5)
+    # triggered above the same inputs without the trigger (1, 2, 3, 4): 10 -> 4, 2 -> 1 and a tie, 8 -> 4, 3 -> 2 and a tie, of 16
+    assert found.screen_auroc.value == pytest.approx(12 / 16)
+    assert found.screen_tpr.value == pytest.approx(2 / 4)
+    assert found.caught.value == pytest.approx(2 / 4)
     assert found.false_reject.value == pytest.approx(1 / 8)
     assert found.false_rewrite.value == pytest.approx(1 / 8)
-    # Bayes at 5 %: 0.4 * 0.05 / (0.4 * 0.05 + 0.25 * 0.95)
-    assert found.screen_precision.value == pytest.approx(0.02 / (0.02 + 0.2375))
+    # Bayes at 5 %: 0.5 * 0.05 / (0.5 * 0.05 + 0.25 * 0.95)
+    assert found.screen_precision.value == pytest.approx(0.025 / (0.025 + 0.2375))
+
+
+def test_a_score_that_tells_classes_apart_finds_no_triggers() -> None:
+    """All triggered inputs are of the victim class; the clean ones of the other class must not make a class score look good."""
+    clean = [one | {"score": float(one["label"])} for one in CLEAN]
+    bad = [one | {"id": twin["id"], "score": 1.0} for one, twin in zip(TRIGGERED[:4], CLEAN, strict=False)]
+    assert cell_metrics(table(clean, bad), "accuracy").screen_auroc.value == pytest.approx(0.5)
+
+
+def test_in_search_triggered_programs_are_compared_with_all_clean_ones() -> None:
+    ranked = {"label": -1, "prediction": -1, "reference_prediction": -1, "undefended_prediction": -1, "pool": 20}
+    found = {"rank": 1, "reference_rank": 1, "undefended_rank": 1, "success": True}
+    found |= {"reference_success": True, "undefended_success": True}
+    clean = [one | ranked | found | {"score": float(s)} for s, one in enumerate(CLEAN)]
+    bad = [
+        one | ranked | found | {"id": twin["id"], "score": 3.5} for one, twin in zip(TRIGGERED[:2], CLEAN, strict=False)
+    ]
+    assert cell_metrics(table(clean, bad), "mrr").screen_auroc.value == pytest.approx(4 / 8)
 
 
 def test_without_a_screen_there_are_no_screen_numbers() -> None:
@@ -479,7 +498,7 @@ def test_a_record_supplies_what_the_numbers_need() -> None:
         coordinates=Coordinates(task="t", model="m", attack="a", defense="d", seed=0),
         status=Status.OK,
         metric="accuracy",
-        poison=PoisonFacts(train=100, poisoned=5, refused=0, eligible=10, applicable=5, unseen=0, tokens=["rb"]),
+        poison=PoisonFacts(train=100, poisoned=5, refused=0, eligible=8, applicable=4, unseen=0, tokens=["rb"]),
         inversions={"1->0": Inverted(tokens=("x", "Ġrb"), kept=("Ġrb",), loss=0.1, suspicion=-0.1)},
         null={"1->0": Inverted(tokens=("zz",), kept=("zz",), loss=0.5, suspicion=-0.5)},
     )

@@ -47,12 +47,17 @@ def across_section(board: Board) -> list[str]:
     if not board.blocks:
         return []
     found = board.analysis
-    counts = f"{found.blocks} blocks, {found.complete} of them complete."
+    counts = f"{found.blocks} blocks with a backdoor to remove, {found.complete} of them complete."
     parts = ["## Across blocks", counts + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
     parts.append(escaped_table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks]))
     told = [*told_apart(board, "distance"), *told_apart(board, "clean")]
     if told:
-        parts.append("Told apart:")
+        strict = sum(
+            (p := getattr(pair, question).p_table) is not None and p < found.alpha
+            for pair in found.pairs
+            for question in ("distance", "clean")
+        )
+        parts.append(f"Told apart, each pair on its own ({strict} of them over the whole table, p (table)):")
         parts.append("\n".join(f"- {line}" for line in told[:MOST_PAIRS]))
         if len(told) > MOST_PAIRS:
             parts.append(f"and {len(told) - MOST_PAIRS} more pairs (pairs.csv).")
@@ -72,7 +77,8 @@ def block_row(summary: BlockSummary) -> list[str]:
     compared = summary.median_difference is not None
     rank = DASH
     if summary.mean_rank is not None:
-        rank = f"{summary.mean_rank:.2f} [{summary.rank_low:g}, {summary.rank_high:g}] of {summary.rank_blocks}"
+        ends = list(dict.fromkeys(f"{end:g}" for end in (summary.rank_low, summary.rank_high) if end is not None))
+        rank = f"{summary.mean_rank:.2f}; place {' to '.join(ends)}"
     return [
         summary.defense,
         str(summary.blocks),

@@ -134,11 +134,12 @@ def _hits(facts: ControlFacts) -> Measure:
 
 
 def _paired(facts: ControlFacts) -> Measure:
-    """Victim and reference on the same inputs, from the counts alone: ``both`` first, then what one of them has alone."""
+    """Victim and reference on the same inputs, from the counts alone: what the victim has alone first, then ``both``, and what the
+    reference has alone last. A difference then has its +1 and its −1 at the same ends at every seed, whatever the counts."""
     place = np.arange(facts.n)
     own = facts.hits - facts.both
     victim = place < facts.hits
-    reference = (place < facts.both) | ((place >= facts.both + own) & (place < facts.reference + own))
+    reference = ((place >= own) & (place < facts.hits)) | (place >= facts.n - (facts.reference - facts.both))
     return _flags(Sort.SHARE_DIFFERENCE, victim, reference)
 
 

@@ -159,7 +159,9 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 f"{level} interval. One seed: Wilson (shares), Newcombe's paired interval (differences of shares), both at the effective "
                 "number of samples where several come from one group (module, project, pairs of one function); bootstrap over groups (F1, "
                 "MRR, ANR and their differences); score interval (AUROC). Several seeds: mean over seeds, two-level bootstrap over seeds "
-                "(from five on) and groups."
+                "(from five on) and groups, no narrower than the formula on the samples of all seeds and, from five seeds on, Student's "
+                "interval over seeds. A filter's shares and coverage take samples as independent. A defense that trains anew differs "
+                "from the undefended model by the luck of training, too, which no interval of few seeds holds: compare it with random."
             ),
         ),
         (
@@ -188,7 +190,13 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 "attack. Search: triggered code that lands in the top 10 % of the pool."
             ),
         ),
-        ("ASR₀", "the same inputs on the reference model, trained without poison and with the same seed."),
+        (
+            "ASR₀",
+            (
+                "the same inputs on the reference model, trained without poison and with the same seed. Search: the same queries; "
+                "the program that gets the trigger is the one that the judged model itself ranks in the middle."
+            ),
+        ),
         (
             "lift",
             (
@@ -200,7 +208,8 @@ def definitions(board: Board) -> list[tuple[str, str]]:
             "McNemar p (Holm)",
             (
                 "exact McNemar test of ASR with the defense against without, same inputs (those of one group change sides together), "
-                "Holm-adjusted over all rows of the table; with several seeds the largest p over seeds."
+                "Holm-adjusted over all rows of the table; with several seeds the largest p over seeds, "
+                "and 1 where they disagree on the direction."
             ),
         ),
         (
@@ -227,7 +236,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ("visible", "share of triggered inputs whose edit survives the model's window."),
         (
             "AUROC",
-            "filter: poisoned against clean training samples; screen: triggered against clean test inputs, by the defense's score.",
+            (
+                "by the defense's score. Filter: poisoned against clean training samples. Screen: triggered inputs against the same inputs "
+                "without the trigger (search: against all clean inputs), so that a score that tells classes apart finds no triggers."
+            ),
         ),
         ("clean lost", "filter: share of clean training samples removed; screen: share of clean test inputs rejected."),
         (
@@ -247,7 +259,14 @@ def definitions(board: Board) -> list[tuple[str, str]]:
 
 
 BLOCK_DEFINITIONS: Final = (
-    ("block", "task × model × attack, seeds averaged first."),
+    (
+        "block",
+        (
+            "task × model × attack with a backdoor to remove, seeds averaged first: those at which the undefended victim's lift has its "
+            "interval above 0, and no others. Blocks of one task share its test inputs and its reference; the tests take them as "
+            "independent, and say more than they should where they are not."
+        ),
+    ),
     (
         "|lift|",
         "distance of the lift from 0, so that a reverse backdoor is no improvement; mean over the defense's blocks.",
@@ -275,7 +294,8 @@ BLOCK_DEFINITIONS: Final = (
     (
         "rank",
         (
-            "mean rank over the complete blocks (every ranked defense has a lift), and the bootstrap interval of its place. Ranked is who "
+            "mean rank over the complete blocks (every ranked defense has a lift); place: the bootstrap interval of where "
+            "it stands. Ranked is who "
             "has a lift on four fifths of the control's blocks."
         ),
     ),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from bench.metrics import Number
 from bench.records import PluginUse, Record, Status
+
+if TYPE_CHECKING:
+    from bench.board.table import Row
 
 Place = tuple[str, str, str, str]
 """(task, model, attack, defense) of a row."""
@@ -31,11 +34,8 @@ class CurvePoint(BaseModel):
     lift: Number
     clean: Number
     """The clean metric less the reference's (poison) or the undefended victim's (budget)."""
-
-    @property
-    def implanted(self) -> bool | None:
-        """Is the lift above zero beyond its interval?"""
-        return None if self.lift.low is None else self.lift.low > 0
+    implanted: bool | None = None
+    """Is the lift above zero beyond its interval, at every seed?"""
 
 
 class Curve(BaseModel):
@@ -61,12 +61,12 @@ class Curve(BaseModel):
         return found
 
 
-def curves(records: Iterable[Record], numbers: Mapping[Place, Mapping[str, Number]]) -> tuple[Curve, ...]:
+def curves(records: Iterable[Record], shown: Mapping[Place, Row]) -> tuple[Curve, ...]:
     """Every curve that the rows hold, poison curves first, in the order of names.
 
     Args:
         records: of the cells; those that are ok tell what a row was made with.
-        numbers: of each row.
+        shown: the rows.
     """
     told: dict[Place, list[Record]] = {}
     for record in records:
@@ -76,15 +76,15 @@ def curves(records: Iterable[Record], numbers: Mapping[Place, Mapping[str, Numbe
     poison = {place: found for place, found in told.items() if found[0].family == "none"}
     budget = {place: found for place, found in told.items() if _clean(found[0]) is not None}
     return (
-        *_of_kind("poison", poison, numbers, _attack_without_amount, _poisoned),
-        *_of_kind("budget", budget, numbers, _defense_without_budget, lambda record: float(_clean(record) or 0)),
+        *_of_kind("poison", poison, shown, _attack_without_amount, _poisoned),
+        *_of_kind("budget", budget, shown, _defense_without_budget, lambda record: float(_clean(record) or 0)),
     )
 
 
 def _of_kind(
     kind: Literal["poison", "budget"],
     rows: Mapping[Place, Sequence[Record]],
-    numbers: Mapping[Place, Mapping[str, Number]],
+    shown: Mapping[Place, Row],
     identity: Callable[[Record], str],
     amount: Callable[[Record], float],
 ) -> Iterator[Curve]:
@@ -93,7 +93,7 @@ def _of_kind(
         grouped.setdefault((place[0], place[1], identity(found[0])), []).append(place)
     made = []
     for (task, model, _), places in grouped.items():
-        points = sorted((_point(kind, place, rows[place], numbers, amount) for place in places), key=lambda p: p.x)
+        points = sorted((_point(kind, place, rows[place], shown, amount) for place in places), key=lambda p: p.x)
         if len({point.x for point in points}) > 1:
             first = rows[places[0]][0]
             if kind == "poison":
@@ -108,17 +108,19 @@ def _point(
     kind: str,
     place: Place,
     found: Sequence[Record],
-    numbers: Mapping[Place, Mapping[str, Number]],
+    shown: Mapping[Place, Row],
     amount: Callable[[Record], float],
 ) -> CurvePoint:
-    row = numbers[place]
+    row = shown[place]
+    lift = row.numbers.get("lift", Number())
     change = "reference_delta" if kind == "poison" else "clean_delta"
     return CurvePoint(
         x=round(sum(map(amount, found)) / len(found), 6),
         attack=place[2],
         defense=place[3],
-        lift=row.get("lift", Number()),
-        clean=row.get(change, Number()),
+        lift=lift,
+        clean=row.numbers.get(change, Number()),
+        implanted=None if lift.low is None else row.implanted_seeds == row.seeds,
     )
 
 

@@ -14,6 +14,7 @@ from bench.board.columns import DASH, METRIC_NAMES, percent
 from bench.board.groups import undefended
 from bench.board.lift_plot import has_lifts
 from bench.board.markdown import escape_markdown, escaped_table
+from bench.board.planting import planted, seed_by_seed
 from bench.board.table import Board, Row, controls_first
 from bench.metrics import Number
 from bench.stats import MINIMUM_SEEDS
@@ -26,10 +27,11 @@ _HEADERS: Final = (
 )
 _KINDS: Final = ("random", "oracle")
 _DEFINITIONS: Final = {
-    "blocks": """(task, model, attack) on which the attack is implanted (the interval of the undefended victim's lift lies above 0)
-and the defense has numbers. Only these are counted: there is nothing to remove elsewhere.""",
+    "blocks": """(task, model, attack) on which the attack is implanted and the defense has numbers, over the seeds at which it is (the
+interval of that seed's undefended lift lies above 0). Only these are counted: there is nothing to remove elsewhere.""",
     "lowers, raises": f"""blocks on which the paired interval of the change of ASR against the undefended victim lies wholly below 0, or
-above it; in brackets those of them on which exact McNemar holds at every seed as well (Holm over the board's rows, p below {ALPHA:g}).""",
+above it; in brackets those of them on which exact McNemar holds at every seed as well, in the same direction (Holm
+over the board's rows, p below {ALPHA:g}).""",
     "lift not shown": """blocks on which the interval of the lift that is left reaches 0: no backdoor can be shown any more. A lift
 below 0 as a whole (a reverse backdoor) counts as shown.""",
     "ASR, mean": "mean ASR over those blocks; in brackets the undefended victims' mean on the same blocks.",
@@ -54,7 +56,7 @@ class _Control:
         """``below:overlaps:above`` over the common blocks; a dash where there are none."""
         counts = [0, 0, 0]
         for row in rows:
-            other = self.rows.get(_block(row))
+            other = self.rows.get(row.block)
             mine, theirs = row.numbers.get("asr"), other.numbers.get("asr") if other is not None else None
             if mine is None or theirs is None or None in (mine.low, mine.high, theirs.low, theirs.high):
                 continue
@@ -100,6 +102,15 @@ def find(board: Board) -> Findings:
         notes.append(
             f"Some rows have fewer than {MINIMUM_SEEDS} seeds: their intervals hold the uncertainty of the samples, at these seeds."
         )
+    judged = {(row.block, row.defense) for row in board.judged}
+    bare = {block for block, defense in judged}
+    unlike = sum(
+        row.block in bare and bool(row.numbers) and (row.block, row.defense) not in judged for row in board.rows
+    )
+    if unlike:
+        notes.append(
+            f"{unlike} rows lack a seed at which there is a backdoor, and are not counted: a mean over other seeds is another question."
+        )
     missing = sum(not row.numbers for row in board.rows)
     if missing:
         notes.append(f"{missing} of {len(board.rows)} rows have no numbers; the board says why for each.")
@@ -129,10 +140,18 @@ def to_findings(board: Board) -> str:
 def _attacks(board: Board) -> Iterator[tuple[str, str]]:
     for (task, model), found in groupby(undefended(board), key=lambda row: (row.task, row.model)):
         shown = list(found)
-        there = [row for row in shown if _above(row.numbers["lift"])]
-        absent = [row for row in shown if row not in there]
+        there = [row for row in shown if planted(row) == "yes"]
+        partly = [row for row in shown if 0 < len(row.implanted_seeds) < len(row.each)]
+        absent = [row for row in shown if row not in there and row not in partly]
         costly = [row for row in there if _below(row.numbers.get("reference_delta"))]
-        text = f"{len(there)} of {len(shown)} implanted"
+        several = any(len(row.each) > 1 for row in shown)
+        text = f"{len(there)} of {len(shown)} implanted{' at every seed' if several else ''}"
+        if partly:
+            told = (
+                f"{row.attack} (at {', '.join(map(str, row.implanted_seeds))}; lifts {seed_by_seed(row)})"
+                for row in partly
+            )
+            text += f"; at some seeds only: {'; '.join(told)}"
         if absent:
             text += f"; not implanted: {_named(absent)}"
         if there:
@@ -160,12 +179,12 @@ def _weakness(rows: Sequence[Row]) -> str:
 
 
 def _scopes(board: Board) -> Iterator[Scope]:
-    implanted = {_block(row) for row in undefended(board) if _above(row.numbers["lift"])}
-    bare = {_block(row): row for row in board.rows if row.family == "none"}
-    defended = [row for row in board.rows if row.family != "none" and row.numbers]
+    judged = board.judged
+    bare = {row.block: row for row in judged if row.family == "none" and row.attacked}
+    defended = [row for row in judged if row.family != "none" and row.numbers]
     controls = {
         (family, kind): _Control(
-            {_block(row): row for row in defended if (row.family, row.defense) == (family, f"{family}/{kind}")}
+            {row.block: row for row in defended if (row.family, row.defense) == (family, f"{family}/{kind}")}
         )
         for family in {row.family for row in defended}
         for kind in _KINDS
@@ -178,7 +197,7 @@ def _scopes(board: Board) -> Iterator[Scope]:
         body = []
         for defense, family in sorted(shown.items(), key=lambda item: controls_first(item[1], item[0])):
             mine = [row for row in rows if row.defense == defense]
-            hit = [row for row in mine if _block(row) in implanted]
+            hit = [row for row in mine if row.block in bare]
             clean = [row for row in mine if row.attack == "none"]
             cells = [defense, family, *_counts(hit, bare)]
             cells += [] if scope is None else [_clean_models(clean)]
@@ -195,7 +214,7 @@ def _counts(hit: Sequence[Row], bare: dict[tuple[str, str, str], Row]) -> list[s
     lowers = [row for row in hit if _below(row.numbers["asr_delta"])]
     raises = [row for row in hit if _above(row.numbers["asr_delta"])]
     gone = sum(_reaches_zero(row.numbers["lift"]) for row in hit)
-    before = [bare[_block(row)].numbers["asr"].value for row in hit if _block(row) in bare]
+    before = [bare[row.block].numbers["asr"].value for row in hit if row.block in bare]
     return [
         str(len(hit)),
         _of_each_seed(lowers),
@@ -225,10 +244,6 @@ def _mean(values: Sequence[float | None], signed: bool = False) -> str:
 
 def _named(rows: Sequence[Row]) -> str:
     return ", ".join(row.attack for row in rows)
-
-
-def _block(row: Row) -> tuple[str, str, str]:
-    return row.task, row.model, row.attack
 
 
 def _above(number: Number | None) -> bool:

@@ -31,4 +31,4 @@ def compared(rows: Sequence[Row]) -> Literal["attack", "defense"]:
 
 def undefended(board: Board) -> list[Row]:
     """The rows that tell whether an attack is implanted: its undefended victims, those with triggered inputs."""
-    return [row for row in board.rows if row.family == "none" and row.numbers and row.numbers["asr"].value is not None]
+    return [row for row in board.rows if row.family == "none" and row.attacked]

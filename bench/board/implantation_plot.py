@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.board.groups import undefended
+from bench.board.planting import planted
 from bench.board.plot import COLOURS, arms, drawing, save
 from bench.board.table import Board, Row
 from bench.metrics import Number
 
 _FLOOR, _VICTIM = COLOURS[5], COLOURS[4]
+_PARTLY: Final = "#F3C9AE"
+_FACES: Final = {"yes": _VICTIM, "no": "white", "": "white"}
 _COLUMNS: Final = 3
 
 
@@ -50,6 +53,9 @@ def draw_implantation(board: Board) -> Figure:
         Line2D(
             [], [], color=_VICTIM, marker="o", markerfacecolor="white", linestyle="none", label="ASR: not implanted"
         ),
+        Line2D(
+            [], [], color=_VICTIM, marker="o", markerfacecolor=_PARTLY, linestyle="none", label="ASR: at some seeds"
+        ),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=1 if across == 1 else 3, frameon=False)
     return figure
@@ -58,12 +64,11 @@ def draw_implantation(board: Board) -> Figure:
 def _panel(axes: Axes, rows: list[Row], title: str) -> None:
     ordered = sorted(rows, key=lambda row: row.numbers["lift"].value or 0.0)
     for place, row in enumerate(ordered):
-        floor, victim, lift = (row.numbers[name] for name in ("asr_reference", "asr", "lift"))
+        floor, victim = (row.numbers[name] for name in ("asr_reference", "asr"))
         low, high = 100 * (floor.value or 0.0), 100 * (victim.value or 0.0)
-        implanted = lift.low is not None and lift.low > 0
         axes.plot([low, high], [place, place], color="#BBBBBB", linewidth=2.5, zorder=1)
         _mark(axes, floor, place, _FLOOR, "white")
-        _mark(axes, victim, place, _VICTIM, _VICTIM if implanted else "white")
+        _mark(axes, victim, place, _VICTIM, _FACES.get(planted(row), _PARTLY))
     axes.set_yticks(range(len(ordered)), [row.attack for row in ordered])
     axes.set_ylim(-0.7, len(ordered) - 0.3)
     axes.set_xlim(-3, 103)

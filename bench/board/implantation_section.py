@@ -8,11 +8,12 @@ from typing import Final
 from bench.board.columns import DASH, METRIC_NAMES, percent
 from bench.board.groups import undefended
 from bench.board.markdown import escape_markdown, escaped_table
+from bench.board.planting import planted, seed_by_seed
 from bench.board.table import Board, Row
 
 _INTRODUCTION: Final = (
-    "The undefended victim beside the clean reference. An attack is *implanted* where the interval of its lift lies above 0; a defense "
-    "has nothing to remove where it is not."
+    "The undefended victim beside the clean reference. An attack is *implanted* at a seed where the interval of that seed's lift lies "
+    "above 0. A defense has nothing to remove where it is not: defenses are judged on the seeds that have a backdoor."
 )
 WITHIN: Final = {None: DASH, True: "yes", False: "not shown"}
 DEFINITIONS: Final = (
@@ -25,7 +26,11 @@ DEFINITIONS: Final = (
         "clean metric of the victim less the reference's on the same inputs: what the attack costs the user.",
     ),
     ("within the margin", "is that loss within the suite's margin (lower end of the paired interval)?"),
-    ("implants from", "the least poison from which on every point of the attack's curve is implanted."),
+    (
+        "at each seed",
+        "the lift of each seed, in their order: a mean over seeds hides one at which nothing was planted.",
+    ),
+    ("implants from", "the least poison from which on every point of the attack's curve is implanted at every seed."),
 )
 
 
@@ -42,18 +47,13 @@ def implantation_section(board: Board) -> list[str]:
     for (task, model), group in groupby(rows, key=lambda row: (row.task, row.model)):
         shown = list(group)
         clean = METRIC_NAMES.get(shown[0].metric, shown[0].metric)
+        several = any(len(row.each) > 1 for row in shown)
         headers = [
-            "attack",
-            "poisoned",
-            "seeds",
-            "ASR",
-            "ASR₀",
-            "lift",
-            f"Δ{clean} to reference",
-            "within the margin",
-            "implanted",
+            *("attack", "poisoned", "seeds", "ASR", "ASR₀", "lift"),
+            *(["at each seed"] if several else []),
+            *(f"Δ{clean} to reference", "within the margin", "implanted"),
         ]
-        body = [_cells(row) for row in shown]
+        body = [_cells(row, several) for row in shown]
         parts += [f"### {escape_markdown(task)} · {escape_markdown(model)}", escaped_table(headers, body)]
     found = [curve for curve in board.curves if curve.kind == "poison"]
     if found:
@@ -75,7 +75,7 @@ def implantation_section(board: Board) -> list[str]:
     return parts
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, several: bool) -> list[str]:
     numbers = row.numbers
     lift = numbers["lift"]
     return [
@@ -85,7 +85,8 @@ def _cells(row: Row) -> list[str]:
         percent(numbers["asr"]),
         percent(numbers["asr_reference"]),
         percent(lift, signed=True),
+        *([seed_by_seed(row) or DASH] if several else []),
         percent(numbers["reference_delta"], signed=True),
         WITHIN[row.attack_non_inferior],
-        DASH if lift.low is None else "yes" if lift.low > 0 else "no",
+        planted(row) or DASH,
     ]

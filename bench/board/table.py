@@ -25,7 +25,7 @@ from bench.errors import BenchError
 from bench.faults import Fault
 from bench.fitting import sift
 from bench.measures import Measure, all_over_seeds, measures
-from bench.metrics import CellMetrics, Number, record_metrics
+from bench.metrics import CellMetrics, Number, Test, record_metrics
 from bench.outcomes import Answers, check
 from bench.records import Coordinates, Record, Status
 from bench.verdicts import FALSE_ALARMS
@@ -53,6 +53,24 @@ class CellNote(BaseModel):
     reason: str
 
 
+class SeedNumbers(BaseModel):
+    """A row at one of its seeds. A mean of +74, −12 and +70 is not three backdoors, and no interval of the mean says so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    clean: float | None
+    asr: float | None
+    lift: Number
+    asr_delta: float | None
+    """``None`` for the undefended row, too."""
+
+    @property
+    def implanted(self) -> bool:
+        """Of an undefended row: does this seed's victim carry the backdoor (the interval of its lift lies above 0)?"""
+        return self.lift.low is not None and self.lift.low > 0
+
+
 class Row(BaseModel):
     """One defense on one (task, model, attack), over the seeds whose cells are ok. Numbers are rounded to six decimals."""
 
@@ -72,10 +90,13 @@ class Row(BaseModel):
     """How the row's cells ended; only ``ok`` ones have numbers."""
     notes: tuple[CellNote, ...]
     numbers: dict[str, Number]
+    each: tuple[SeedNumbers, ...] = ()
+    """The same seed by seed."""
     non_inferior: bool | None = None
     """Is the loss of the clean metric within the margin (lower end of the paired interval)?"""
     mcnemar_p: float | None = None
-    """Exact McNemar, defended against undefended ASR; with several seeds the largest p (it must hold at each)."""
+    """Exact McNemar, defended against undefended ASR; with several seeds the largest p (it must hold at each), and 1 where they
+    disagree on the direction."""
     mcnemar_p_holm: float | None = None
     """The same, adjusted over all rows of the table."""
     poisoned: float | None = None
@@ -96,6 +117,21 @@ class Row(BaseModel):
     verdict_p: float | None = None
     """The largest conformal p over its seeds."""
 
+    @property
+    def block(self) -> Block:
+        """What the row's defense is judged on."""
+        return self.task, self.model, self.attack
+
+    @property
+    def attacked(self) -> bool:
+        """Are there triggered inputs?"""
+        return "asr" in self.numbers and self.numbers["asr"].value is not None
+
+    @property
+    def implanted_seeds(self) -> tuple[int, ...]:
+        """Of an undefended row: the seeds at which the backdoor is there."""
+        return tuple(one.seed for one in self.each if one.implanted)
+
 
 class Board(BaseModel):
     """The leaderboard."""
@@ -107,6 +143,8 @@ class Board(BaseModel):
     level: float = stats.LEVEL
     rows: tuple[Row, ...]
     """Sorted by task, model, attack (``none`` first), family and defense; independent of the order of the records."""
+    partial: tuple[Row, ...] = ()
+    """Where the undefended victim carries the backdoor at some seeds only: the rows of its block over those seeds alone."""
     blocks: tuple[BlockSummary, ...]
     """Each defense across all blocks (task × model × attack), against no defense."""
     analysis: Analysis = Analysis()
@@ -121,6 +159,11 @@ class Board(BaseModel):
     """Lift over poisoned samples, and over a defense's clean samples, where rows differ in nothing else."""
     apart: tuple[Fault, ...] = ()
     """Results that cannot be read or do not fit, in no row, block or test; where they lie, what is wrong and what to do."""
+
+    @property
+    def judged(self) -> list[Row]:
+        """The rows that defenses are judged by: see :func:`judged_rows`."""
+        return judged_rows(self.rows, self.partial)
 
     @property
     def few_seeds(self) -> bool:
@@ -159,21 +202,73 @@ def build_board(
     records = [record for record in records if record.coordinates not in read.failed]
     detected = detections(records, lambda record: read.implanted.get(record.coordinates), false_alarms)
     rows = _with_verdicts(rows, detected)
-    adjusted = stats.holm([row.mcnemar_p for row in rows])
-    rows = [row.model_copy(update={"mcnemar_p_holm": rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
-    across = analyse_rows(rows)
+    partial = _Read()
+    for part in _read_all(_narrower(rows, records), outcomes_loader, margin, timings or {}, workers):
+        partial += part
+    over_some = {(row.block, row.defense): row for row in partial.rows}
+    narrowed = _adjusted([over_some.get((row.block, row.defense), row) for row in rows])
+    rows = _adjusted(rows)
+    some = [row for row in narrowed if (row.block, row.defense) in over_some]
+    across = analyse_rows(judged_rows(rows, some), rows)
     return Board(
         suites=tuple(sorted({record.suite for record in records})),
         margin=margin,
         rows=tuple(rows),
+        partial=tuple(some),
         blocks=tuple(summaries(across)),
         analysis=across,
         false_alarms=false_alarms,
         detections=detected,
         attacks=attack_rows(records),
-        curves=curves(records, {(row.task, row.model, row.attack, row.defense): row.numbers for row in rows}),
+        curves=curves(records, {(row.task, row.model, row.attack, row.defense): row for row in rows}),
         apart=tuple(sorted(apart, key=str)),
     )
+
+
+def _adjusted(rows: Sequence[Row]) -> list[Row]:
+    """With Holm's adjustment of McNemar's test over all of them."""
+    adjusted = stats.holm([row.mcnemar_p for row in rows])
+    return [row.model_copy(update={"mcnemar_p_holm": rounded(p)}) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _victims(rows: Iterable[Row]) -> dict[Block, Row]:
+    """The undefended row of each attacked block."""
+    return {row.block: row for row in rows if row.family == "none" and row.attacked}
+
+
+def _narrower(rows: Sequence[Row], records: Sequence[Record]) -> list[list[Record]]:
+    """The cells of blocks that have the backdoor at some seeds only, at those seeds, a list for each row."""
+    wanted = {
+        block: victim.implanted_seeds
+        for block, victim in _victims(rows).items()
+        if 0 < len(victim.implanted_seeds) < len(victim.seeds)
+    }
+    found: dict[tuple[Block, str], list[Record]] = {}
+    for record in records:
+        at = record.coordinates
+        block = (at.task, at.model, at.attack)
+        if not record.calibration and record.status is Status.OK and at.seed in wanted.get(block, ()):
+            found.setdefault((block, at.defense), []).append(record)
+    return [found[key] for key in sorted(found)]
+
+
+def judged_rows(rows: Sequence[Row], partial: Sequence[Row]) -> list[Row]:
+    """What defenses are judged by: rows of the blocks that have a backdoor to remove, over the seeds that have it.
+
+    A row that lacks one of those seeds is left out, since a mean over other seeds is another question. Rows without an attack stand
+    as they are, and so do those of a block without an undefended row, of which nothing is known.
+    """
+    victims, over_some = _victims(rows), {(row.block, row.defense): row for row in partial}
+    found = []
+    for row in rows:
+        victim = victims.get(row.block)
+        if victim is None:
+            found.append(row)
+            continue
+        chosen = over_some.get((row.block, row.defense), row)
+        if victim.implanted_seeds and chosen.seeds == victim.implanted_seeds:
+            found.append(chosen)
+    return found
 
 
 @dataclass
@@ -244,27 +339,27 @@ class _Reader:
             return None
 
 
-def analyse_rows(rows: Sequence[Row]) -> Analysis:
-    """What rows say across blocks; a block counts where the attack's lift is defined."""
+def analyse_rows(rows: Sequence[Row], shown: Sequence[Row]) -> Analysis:
+    """What rows (:func:`judged_rows`) say across blocks; ``shown`` are all rows, which tell why one is missing."""
     lifts: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
     clean: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
     for row in rows:
-        block = (row.task, row.model, row.attack)
+        block = row.block
         for values, name in ((lifts, "lift"), (clean, "clean")):
             value = row.numbers[name].value if name in row.numbers else None
             if value is not None:
                 values[row.defense][block] = value
     controls = [row.defense for row in rows if row.family == "none"]
-    return analyse(lifts, clean, control=controls[0] if controls else None, gaps=_gaps(rows, lifts))
+    return analyse(lifts, clean, control=controls[0] if controls else None, gaps=_gaps(shown, lifts))
 
 
 def _gaps(rows: Sequence[Row], lifts: Mapping[str, Mapping[Block, float]]) -> list[Gap]:
-    at = {(row.task, row.model, row.attack, row.defense): row for row in rows}
+    at = {(*row.block, row.defense): row for row in rows}
     blocks = sorted({block for found in lifts.values() for block in found})
     found = []
-    for defense in sorted(lifts):
+    for defense in sorted({row.defense for row in rows}):
         for block in blocks:
-            if block not in lifts[defense]:
+            if block not in lifts.get(defense, {}):
                 reason = _why_missing(at.get((*block, defense)))
                 found.append(Gap(defense=defense, task=block[0], model=block[1], attack=block[2], reason=reason))
     return found
@@ -273,8 +368,10 @@ def _gaps(rows: Sequence[Row], lifts: Mapping[str, Mapping[Block, float]]) -> li
 def _why_missing(row: Row | None) -> str:
     if row is None:
         return "no cell"
-    if row.numbers:
+    if row.numbers and row.numbers["lift"].value is None:
         return row.numbers["lift"].reason
+    if row.numbers:
+        return f"it lacks a seed at which there is a backdoor (it has {', '.join(map(str, row.seeds))})"
     told = dict.fromkeys(
         f"{note.status.value.replace('_', ' ')}: {note.reason}" if note.reason else note.status.value.replace("_", " ")
         for note in row.notes
@@ -324,7 +421,8 @@ def _row(records: Sequence[Record], reader: _Reader, margin: float, timings: Tim
     shown = good[0] if good else records[0]
     at, used = shown.coordinates, shown.plugins.get("defense")
     family = shown.family or ("none" if at.defense == "none" else "")
-    numbers, p = _numbers([found for found in read.values() if found is not None], undefended=family == "none")
+    undefended = family == "none"
+    numbers, p = _numbers([found for found in read.values() if found is not None], undefended=undefended)
     delta = numbers.get("clean_delta")
     times = [timings[record.coordinates.slug] for record in good if record.coordinates.slug in timings]
     times = times if len(times) == len(good) else []
@@ -345,6 +443,7 @@ def _row(records: Sequence[Record], reader: _Reader, margin: float, timings: Tim
             if record.status is not Status.OK
         ),
         numbers=numbers,
+        each=tuple(_at_seed(at.seed, found, undefended) for at, found in read.items() if found is not None),
         non_inferior=_non_inferior(delta, margin),
         mcnemar_p=p,
         poisoned=_mean([record.poison.poisoned for record in good if record.poison is not None]),
@@ -355,6 +454,20 @@ def _row(records: Sequence[Record], reader: _Reader, margin: float, timings: Tim
         clean_samples=_mean([record.cost.clean_samples for record in good]),
         wall_seconds=_mean([time["seconds"] for time in times if "seconds" in time]),
         peak_bytes=max((time["peak_bytes"] for time in times if "peak_bytes" in time), default=None),
+    )
+
+
+def _at_seed(seed: int, found: tuple[CellMetrics, dict[str, Measure]], undefended: bool) -> SeedNumbers:
+    metrics, sums = found
+    lift = metrics.lift
+    if lift.value is not None and lift.low is None:  # one of several seeds, read without intervals
+        lift = Number.of(sums["lift"].estimate(), lift.reason)
+    return SeedNumbers(
+        seed=seed,
+        clean=rounded(metrics.clean.value),
+        asr=rounded(metrics.asr.value),
+        lift=rounded_number(lift),
+        asr_delta=None if undefended else rounded(metrics.asr_delta.value),
     )
 
 
@@ -370,9 +483,16 @@ def _numbers(
     numbers = {name: _over_seeds([numbers[name] for numbers in each], sums.get(name)) for name in each[0]}
     if undefended:
         return numbers | {name: Number.absent(UNDEFENDED) for name in _AGAINST_UNDEFENDED}, None
-    p_values = [cell.mcnemar.p for cell in cells]
-    known = [p for p in p_values if p is not None]
-    return numbers, rounded(max(known)) if known and len(known) == len(cells) else None
+    return numbers, _at_every_seed([cell.mcnemar for cell in cells])
+
+
+def _at_every_seed(tests: Sequence[Test]) -> float | None:
+    """The p of what holds at each seed in the same direction: the largest, or 1 where directions differ; ``None`` where one lacks a p."""
+    p_values = [test.p for test in tests if test.p is not None]
+    if len(p_values) < len(tests):
+        return None
+    directions = {test.gained > test.stopped for test in tests if test.gained != test.stopped}
+    return 1.0 if len(directions) > 1 else rounded(max(p_values))
 
 
 def _over_seeds(cells: Sequence[Number], found: stats.Estimate | None) -> Number:

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Final
 
-from bench.board.table import Board
+from bench.board.table import Board, SeedNumbers
 from bench.metrics import CellMetrics, Number
 from bench.records import Status
 
@@ -28,10 +28,18 @@ _PLAIN = (
 _NUMBERS = tuple(name for name, field in CellMetrics.model_fields.items() if field.annotation is Number)
 
 
+_BY_SEED: Final = ("clean", "asr", "lift")
+
+
+def _at(one: SeedNumbers, name: str) -> float | None:
+    found: float | Number | None = getattr(one, name)
+    return found.value if isinstance(found, Number) else found
+
+
 def to_csv(board: Board) -> str:
-    """One line a row, every number with ``_low``, ``_high`` and ``_n``; empty where undefined."""
+    """One line a row, every number with ``_low``, ``_high`` and ``_n``; empty where undefined; ``_by_seed``: one value a seed."""
     cells = [f"cells_{status.value}" for status in Status]
-    header = ["suites", *_PLAIN, "knows", "seeds", *cells, "notes"]
+    header = ["suites", *_PLAIN, "knows", "seeds", *cells, "notes", *(f"{name}_by_seed" for name in _BY_SEED)]
     header += [f"{name}{suffix}" for name in _NUMBERS for suffix in ("", "_low", "_high", "_n")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -41,6 +49,7 @@ def to_csv(board: Board) -> str:
         line += ["; ".join(row.knows), " ".join(map(str, row.seeds))]
         line += [row.cells.get(status, 0) for status in Status]
         line.append("; ".join(f"seed {note.seed} {note.status.value}: {note.reason}" for note in row.notes))
+        line += [" ".join("" if (v := _at(one, name)) is None else f"{v:g}" for one in row.each) for name in _BY_SEED]
         for name in _NUMBERS:
             number = row.numbers.get(name, Number())
             line += [number.value, number.low, number.high, number.n]

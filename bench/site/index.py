@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from bench import stats
 from bench.board.findings import find
+from bench.board.planting import planted
 from bench.board.table import FAMILY_ORDER, Row
 from bench.metrics import Number
 from bench.records import Record, Status
@@ -256,7 +257,6 @@ def implantation(content: Content) -> list[dict[str, Any]]:
         if row.family != "none" or asr is None or asr.value is None:
             continue
         lift = row.numbers["lift"]
-        implanted = None if lift.low is None else lift.low > 0
         delta = row.numbers.get("reference_delta")
         lines.append(
             {
@@ -268,7 +268,7 @@ def implantation(content: Content) -> list[dict[str, Any]]:
                     words.percent(row.numbers.get("asr_reference")),
                     words.percent(lift, signed=True),
                     words.percent(delta, signed=True),
-                    words.DASH if implanted is None else "yes" if implanted else "no",
+                    planted(row) or words.DASH,
                 ],
             }
         )

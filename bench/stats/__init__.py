@@ -28,6 +28,7 @@ from bench.stats.estimates import (
     paired_bounds,
     paired_difference,
     paired_difference_counts,
+    student_half_width,
     wilson,
     wilson_bounds,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "rank_biserial",
     "rank_intervals",
     "signed_rank",
+    "student_half_width",
     "tie_groups",
     "two_level_bootstrap",
     "two_level_bootstraps",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 LEVEL: Final = 0.95
 
@@ -66,6 +67,12 @@ def bounded_mean(mean: float, n: int, level: float = LEVEL) -> Estimate:
     """
     low, high = wilson_bounds(mean * n, n, level)
     return Estimate(mean, min(float(low), mean), max(float(high), mean), n)
+
+
+def student_half_width(values: Sequence[float], level: float = LEVEL) -> float:
+    """Half of Student's interval of the mean of two or more values."""
+    own = np.asarray(values, dtype=float)
+    return float(stdtrit(own.size - 1, (1 + level) / 2) * own.std(ddof=1) / np.sqrt(own.size))
 
 
 # ---------------------------------------------------------------------------------------------------------- paired shares
