@@ -52,6 +52,7 @@ class CodePurify(Screen):
     """
 
     name = "codepurify"
+    version = 2  # 1 hid no imports, assertions of Java, labelled statements and others
     summary = "writes anew the statements and names that the model's answer hangs on"
     paper = "Mu et al.: CodePurify: Defend Backdoor Attacks on Neural Code Models via Entropy-based Purification. arXiv 2410.20136"
     toy_parameters: ClassVar[Mapping[str, object]] = {"pieces": 8}

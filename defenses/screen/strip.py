@@ -41,6 +41,7 @@ class Strip(Screen):
     """
 
     name = "strip"
+    version = 2  # 1 exchanged no imports, assertions of Java, goto and others
     summary = "rejects inputs whose answer stays certain when statements and names are exchanged"
     paper = "Gao et al.: STRIP: A Defence Against Trojan Attacks on Deep Neural Networks. ACSAC 2019"
     toy_parameters: ClassVar[Mapping[str, object]] = {"copies": 3}

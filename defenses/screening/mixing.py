@@ -10,7 +10,7 @@ import numpy as np
 from bench.languages import Name, Program, parse, well_formed
 from bench.languages.normalising.naming import words_outside
 from bench.samples import Edit, Sample, apply_edits
-from defenses.screening.pieces import simple_statements
+from defenses.screening.pieces import movable_statements, simple_statements
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Donors:
 
     Attributes:
         names: distinct names of their functions, parameters and locals.
-        statements: distinct statements of one line.
+        statements: distinct statements of one line that can stand anywhere.
     """
 
     names: tuple[str, ...]
@@ -34,7 +34,7 @@ class Donors:
             for text in sample.programs:
                 program = parse(sample.language, text)
                 names.update(dict.fromkeys(name.text for name in _names(program)))
-                spans = simple_statements(program)
+                spans = movable_statements(program)
                 statements.update(dict.fromkeys(program.data[start:end].decode() for start, end in spans))
         return cls(tuple(names), tuple(statements))
 
