@@ -64,7 +64,7 @@ def implantation_section(board: Board) -> list[str]:
                 curve.model,
                 curve.name,
                 ", ".join(f"{point.x:g}" for point in curve.points),
-                "not implanted" if curve.implants_from is None else f"{curve.implants_from:g}",
+                "none of them" if curve.implants_from is None else f"{curve.implants_from:g}",
             ]
             for curve in found
         ]
