@@ -161,8 +161,8 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 "MRR, ANR and their differences); score interval (AUROC). Several seeds: mean over seeds, two-level bootstrap over seeds "
                 "(from five on) and groups, no narrower than the formula on the samples of all seeds and, from five seeds on, Student's "
                 "interval over seeds. A filter's shares and coverage take samples as independent. A defense that trains anew differs "
-                "from the undefended model by the luck of training, too, which no interval of few seeds holds: compare it with random. Pairs that "
-                "share their second function are taken as independent."
+                "from the undefended model by the luck of training, too, which no interval of few seeds holds: compare it with random. "
+                "Pairs that share their second function are taken as independent."
             ),
         ),
         (
