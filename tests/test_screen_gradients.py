@@ -22,7 +22,9 @@ from bench.samples import Sample
 from defenses.screen.attdef import AttDef, FittedAttDef
 from defenses.screen.rap import RAP, falls_of
 from defenses.screening.attribution import answers_of, integrated_gradients, leaf_shares
+from defenses.screening.confidence import OfQueries, halves
 from defenses.screening.deleting import Source
+from defenses.screening.thresholds import conformal_threshold
 from tests.causal_toys import save
 from tests.models_toys import INFOS, SMALL, TOYS, context, one_thread
 
@@ -163,6 +165,20 @@ def test_a_validator_lets_only_surprising_inputs_be_examined(models: dict[TaskKi
         assert suspects or verdict.action is Action.ACCEPT
     with pytest.raises(ModelError, match="does not exist"):
         fit(AttDef(validator=str(tmp_path / "nothing")), model, clean)
+
+
+def test_in_search_no_threshold_comes_from_a_program_whose_own_query_is_an_answer(
+    models: dict[TaskKind, WhiteBox],
+) -> None:
+    model, clean = models[TaskKind.SEARCH], TOYS[TaskKind.SEARCH](24)
+    asked, setting = halves(clean)
+    screen: FittedAttDef = fit(AttDef(steps=2, false_positive_rate=0.2), model, clean)
+    queries = OfQueries(model, asked).queries
+    shares = leaf_shares(
+        model, answers_of(model, queries), setting, [[Source.of("python", s.programs[0])] for s in setting], 2
+    )
+    largest = [float(values.max()) for (values,) in shares]
+    assert screen.threshold == pytest.approx(conformal_threshold(largest, 0.2), rel=1e-3)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- RAP

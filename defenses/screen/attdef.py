@@ -17,7 +17,7 @@ from bench.models.handles import WhiteBox
 from bench.models.masked import MaskedModel, load_masked
 from bench.samples import Edit, Sample, edit_sample
 from defenses.screening.attribution import Answers, answers_of, leaf_shares
-from defenses.screening.confidence import OfQueries
+from defenses.screening.confidence import OfQueries, halves
 from defenses.screening.deleting import Source, deletions
 from defenses.screening.suggesting import characters
 from defenses.screening.thresholds import conformal_threshold
@@ -45,7 +45,8 @@ class AttDef(Screen):
     default, ``none``, examines every input: nothing has to be downloaded, and it is the defense without its first step.
 
     Masked leaves become the victim's own mask token, or are deleted where it has none (GPT-2). In a pair the shares are of both
-    programs together. In code search the answer is the nearest of the clean samples' queries (:mod:`defenses.screening.confidence`).
+    programs together. In code search the answer is the nearest of half of the clean samples' queries, and the other half sets the
+    threshold on shares (:mod:`defenses.screening.confidence`).
 
     Attributes:
         clean: number of clean samples.
@@ -57,6 +58,7 @@ class AttDef(Screen):
     """
 
     name = "attdef"
+    version = 2  # 1 set the threshold in code search by programs whose own queries were among the answers
     summary = "masks tokens on which the model's answer rests too heavily"
     paper = (
         "Li et al.: Defending against Insertion-based Textual Backdoor Attacks via Attribution. Findings of ACL 2023"
@@ -84,13 +86,16 @@ class AttDef(Screen):
 
         Raises:
             ModelError: the masked model does not load, or an output of the model under defense is not finite.
-            PluginError: code search with fewer than two distinct clean queries.
+            PluginError: code search with fewer than two distinct queries in half of the clean samples.
         """
         model = known.white_box
         validator = None if self.validator == "none" else Validator.fit(self, known.clean, context)
-        queries = OfQueries(model, known.clean).queries if task.kind is TaskKind.SEARCH else None
+        queries, setting = None, list(known.clean)
+        if task.kind is TaskKind.SEARCH:
+            asked, setting = halves(known.clean)
+            queries = OfQueries(model, asked).queries
         fitted = FittedAttDef(self, model, answers_of(model, queries), validator, context, np.inf)
-        largest = [_largest(shares) for _, shares in fitted.attributed(known.clean)]
+        largest = [_largest(shares) for _, shares in fitted.attributed(setting)]
         threshold = conformal_threshold(largest, self.false_positive_rate)
         return FittedAttDef(self, model, fitted.answers, validator, context, threshold)
 

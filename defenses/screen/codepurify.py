@@ -38,8 +38,8 @@ class CodePurify(Screen):
     the statement is left empty (``statements="delete"``). Suggestions come from an n-gram model of the clean set by default, so
     that nothing has to be downloaded; ``repair`` names a masked model instead, as published.
 
-    In a pair both programs are searched. In code search the answer is the nearest of the clean samples' queries
-    (:mod:`defenses.screening.confidence`).
+    In a pair both programs are searched. In code search the answer is the nearest of half of the clean samples' queries, and
+    the other half sets the threshold (:mod:`defenses.screening.confidence`).
 
     Attributes:
         clean: number of clean samples.
@@ -52,7 +52,9 @@ class CodePurify(Screen):
     """
 
     name = "codepurify"
-    version = 2  # 1 hid no imports, assertions of Java, labelled statements and others
+    # 1 hid no imports, assertions of Java, labelled statements and others; 2 set the threshold in code search by programs whose
+    # own queries were among the answers.
+    version = 3
     summary = "writes anew the statements and names that the model's answer hangs on"
     paper = "Mu et al.: CodePurify: Defend Backdoor Attacks on Neural Code Models via Entropy-based Purification. arXiv 2410.20136"
     toy_parameters: ClassVar[Mapping[str, object]] = {"pieces": 8}
@@ -85,9 +87,9 @@ class CodePurify(Screen):
             suggester = NgramSuggester.fit(known.clean, self.order)
         else:
             suggester = MaskedSuggester(load_masked(self.repair, context, revision=self.revision))
-        answers = confidence(known.black_box, task, known.clean)
+        answers, setting = confidence(known.black_box, task, known.clean)
         fitted = FittedCodePurify(self, answers, Purifier(suggester, self.statements == "delete"), context, np.inf)
-        scores = [max(values, default=0.0) for _, values in fitted.judged(known.clean)]
+        scores = [max(values, default=0.0) for _, values in fitted.judged(setting)]
         threshold = conformal_threshold(scores, self.false_positive_rate)
         return FittedCodePurify(self, answers, fitted.purifier, context, threshold)
 

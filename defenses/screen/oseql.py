@@ -34,7 +34,8 @@ class OSeqL(Screen):
 
     What the human would do is done by ``action``: lines above the threshold are cut out (never all of them), or the input is
     rejected. In a pair the lines of both programs are tried, the other program as it is. In code search the answer is the nearest
-    of the clean samples' queries (:mod:`defenses.screening.confidence`). A program of one line has nothing to compare with: score 0.
+    of half of the clean samples' queries, and the other half sets the threshold (:mod:`defenses.screening.confidence`). A
+    program of one line has nothing to compare with: score 0.
 
     Attributes:
         clean: number of clean samples.
@@ -44,6 +45,7 @@ class OSeqL(Screen):
     """
 
     name = "oseql"
+    version = 2  # 1 set the threshold in code search by programs whose own queries were among the answers
     summary = "cuts out lines without which the model's confidence falls far"
     paper = "Hussain et al.: Occlusion-based Detection of Trojan-triggering Inputs in Large Language Models of Code. arXiv 2312.04004"
     toy_parameters: ClassVar[Mapping[str, object]] = {"lines": 16}
@@ -64,8 +66,9 @@ class OSeqL(Screen):
         Raises:
             ModelError: an output of the model is not finite.
         """
-        fitted = FittedOSeqL(self, confidence(known.black_box, task, known.clean), context, np.inf)
-        scores = [max(values, default=0.0) for _, values in fitted.outliers(known.clean)]
+        answers, setting = confidence(known.black_box, task, known.clean)
+        fitted = FittedOSeqL(self, answers, context, np.inf)
+        scores = [max(values, default=0.0) for _, values in fitted.outliers(setting)]
         return FittedOSeqL(self, fitted.answers, context, conformal_threshold(scores, self.false_positive_rate))
 
 

@@ -27,7 +27,8 @@ class Strip(Screen):
     What is a port: the parts of a program that are exchanged are its one-line statements, for statements of clean programs, and its
     function, parameters and locals, for names of clean programs, each with probability ``share`` by lot (the port to text takes
     words of high TF-IDF), so that a copy parses whenever the input does. In a pair both programs are perturbed. In code search
-    the entropy is that of the answer among the clean samples' queries (:mod:`defenses.screening.confidence`).
+    the entropy is that of the answer among the queries of half of the clean samples, and the other half sets the threshold
+    (:mod:`defenses.screening.confidence`).
 
     Entropies are per input: the mean over that input's copies alone. The draws depend on the input's id and the seed of the axis
     ``defense``. The threshold is the conformal quantile of clean inputs; a clean set too small to vouch for the rate (99
@@ -41,7 +42,9 @@ class Strip(Screen):
     """
 
     name = "strip"
-    version = 2  # 1 exchanged no imports, assertions of Java, goto and others
+    # 1 exchanged no imports, assertions of Java, goto and others; 2 set the threshold in code search by programs whose own queries
+    # were among the answers.
+    version = 3
     summary = "rejects inputs whose answer stays certain when statements and names are exchanged"
     paper = "Gao et al.: STRIP: A Defence Against Trojan Attacks on Deep Neural Networks. ACSAC 2019"
     toy_parameters: ClassVar[Mapping[str, object]] = {"copies": 3}
@@ -62,9 +65,9 @@ class Strip(Screen):
         Raises:
             ModelError: an output of the model is not finite.
         """
-        answers = confidence(known.black_box, task, known.clean)
+        answers, setting = confidence(known.black_box, task, known.clean)
         fitted = FittedStrip(self, answers, Donors.of(known.clean), context, np.inf)
-        threshold = conformal_threshold(fitted.scores(known.clean), self.false_positive_rate)
+        threshold = conformal_threshold(fitted.scores(setting), self.false_positive_rate)
         return FittedStrip(self, answers, fitted.donors, context, threshold)
 
 

@@ -1,9 +1,14 @@
 """How sure a model is of its answer: the one question that STRIP, OSeqL, CodePurify, AttDef and RAP ask.
 
-Classification and pairs: the probabilities of the classes. Code search has no classes; there the "classes" are the queries of the
-clean samples, and a program's probabilities are the softmax of its cosines with them, scaled as in training. A backdoored search model
-draws whatever carries the trigger towards the target word's queries, so that an answer that hangs on a piece of the program
+Classification and pairs: the probabilities of the classes. Code search has no classes; there the "classes" are the queries of half
+of the clean samples, and a program's probabilities are the softmax of its cosines with them, scaled as in training. A backdoored search
+model draws whatever carries the trigger towards the target word's queries, so that an answer that hangs on a piece of the program
 shows there as it does among classes.
+
+The other half sets the threshold. A program whose own query is in the table is sure of its answer as no program of the test ever is,
+and a threshold from such programs would say nothing about the test. To leave out the own query alone would set clean programs before
+a table of one query less than the test's; with a table fixed beforehand clean and test programs are exchangeable, as the
+conformal quantile asks.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ModelError, PluginError
 from bench.models.handles import BlackBox
 from bench.samples import Sample
+from defenses.screening.thresholds import fold_numbers
 
 Floats = NDArray[np.float64]
 
@@ -63,13 +69,14 @@ class OfClasses(Confidence):
 
 
 class OfQueries(Confidence):
-    """Of a search model, among the clean samples' queries."""
+    """Of a search model, among some clean samples' queries."""
 
     def __init__(self, model: BlackBox, clean: Sequence[Sample]) -> None:
         queries = list({sample.query: sample for sample in clean}.values())
         if len(queries) < 2:
             raise PluginError(
-                f"a search model's confidence is told among the clean samples' queries; {len(queries)} distinct query is too few"
+                f"a search model's confidence is told among the queries of half of the clean samples; {len(queries)} distinct query "
+                "is too few"
             )
         self._model = model
         self.queries = model.embed_queries(queries).astype(np.float64)
@@ -79,13 +86,23 @@ class OfQueries(Confidence):
         return found
 
 
-def confidence(model: BlackBox, task: TaskInfo, clean: Sequence[Sample]) -> Confidence:
-    """The confidence of a model in its task.
+def confidence(model: BlackBox, task: TaskInfo, clean: Sequence[Sample]) -> tuple[Confidence, list[Sample]]:
+    """The confidence of a model in its task, and the clean samples that may set a threshold on it.
 
     Raises:
-        PluginError: code search with fewer than two distinct clean queries.
+        PluginError: code search with fewer than two distinct queries in half of the clean samples.
     """
-    return OfQueries(model, clean) if task.kind is TaskKind.SEARCH else OfClasses(model)
+    if task.kind is not TaskKind.SEARCH:
+        return OfClasses(model), list(clean)
+    asked, setting = halves(clean)
+    return OfQueries(model, asked), setting
+
+
+def halves(clean: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """For code search: clean samples whose queries are the answers, and clean samples that set the threshold; groups whole."""
+    of = fold_numbers([sample.group for sample in clean], 2)
+    asked, setting = ([s for s, half in zip(clean, of, strict=True) if half == number] for number in (0, 1))
+    return asked, setting
 
 
 def entropies(log_probabilities: Floats) -> Floats:
