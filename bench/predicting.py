@@ -53,9 +53,10 @@ def predictions(
     frame["visible"] = True
     if poisoned is not None:
         seen = visibility(model, inputs, poisoned)
-        frame["visible"] = [seen.get((part, id_), True) for part, id_ in zip(frame["part"], frame["id"], strict=True)]
+        carriers = frame.get("carrier", frame["id"])
+        frame["visible"] = [seen.get((part, id_), True) for part, id_ in zip(frame["part"], carriers, strict=True)]
         facts["visible_train"] = train_visibility(model, poisoned)
-    return frame, facts
+    return frame.drop(columns="carrier", errors="ignore"), facts
 
 
 def _screened(samples: Sequence[Sample], part: str, verdicts: Verdicts) -> list[Sample]:
@@ -184,7 +185,8 @@ def _search(
                 rank = pool
             else:
                 rank = triggered_rank(similarity[row], row, candidate, float(queries[index] @ edited[chosen.id]))
-            rows.append(_search_row("triggered", sample.id, sample.group, rank, pool, verdict))
+            found = _search_row("triggered", sample.id, sample.group, rank, pool, verdict)
+            rows.append(found | {"carrier": chosen.id})
     frame = pd.DataFrame(rows)
     order = frame["part"].map({"clean": 0, "triggered": 1})
     return frame.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
@@ -196,6 +198,7 @@ def _search_row(
     return {
         "part": part,
         "id": id_,
+        "carrier": id_,  # whose program stands there: of a triggered row the candidate's, not the query's own
         "group": group,
         "label": -1,
         "prediction": -1,
