@@ -155,21 +155,23 @@ def all_over_seeds(cells: Sequence[Mapping[str, Measure]]) -> dict[str, Estimate
     for same in _of_same_data(asked) if asked[0] else []:
         questions = [(asked[0][name].places, STATISTICS[asked[0][name].sort]) for name in same]
         parts = [cell[same[0]].data for cell in asked]
+        pooled = Clustered(np.concatenate([p.columns for p in parts]), np.concatenate([p.groups for p in parts]))
         for name, one in zip(same, stats.two_level_bootstraps(parts, questions), strict=True):
             of_seeds = [cell[name] for cell in asked]
-            found[name] = _reaching(of_seeds, _with_own_width(of_seeds, one))
+            found[name] = _reaching(of_seeds, pooled, _with_own_width(of_seeds, one))
     return found
 
 
-def _reaching(measures: Sequence[Measure], found: Estimate | None) -> Estimate | None:
-    """The interval, no narrower than the formulas allow that do not depend on draws (:func:`over_seeds`)."""
+def _reaching(measures: Sequence[Measure], pooled: Clustered, found: Estimate | None) -> Estimate | None:
+    """The interval, no narrower than the formulas allow that do not depend on draws (:func:`over_seeds`).
+
+    ``pooled`` holds the samples of all seeds, in the columns of the measures' own tables.
+    """
     if found is None or found.low is None or found.high is None:
         return found
     down, up = found.value - found.low, found.high - found.value
     if measures[0].sort in _CLOSED:
-        parts = [measure.alone().data for measure in measures]
-        pooled = Clustered(np.concatenate([p.columns for p in parts]), np.concatenate([p.groups for p in parts]))
-        formula = Measure(measures[0].sort, pooled).estimate()
+        formula = Measure(measures[0].sort, pooled, measures[0].picks).estimate()
         assert formula is not None
         assert formula.low is not None
         assert formula.high is not None
