@@ -8,6 +8,7 @@ from scipy import stats as scipy_stats
 
 from bench import stats
 from bench.board.analysis import analyse
+from bench.measures import Measure, Sort, over_seeds
 from bench.stats import Clustered
 
 SHARES, SIZES = (0.0, 0.01, 0.5, 1.0), (30, 300, 3000)
@@ -213,3 +214,21 @@ def test_the_two_level_bootstrap_covers_over_groups_and_seeds(share: float) -> N
         samples_alone += pooled.low <= share <= pooled.high
     assert covered / runs >= 0.88, "a percentile interval over eight seeds falls somewhat short of 95 %"
     assert samples_alone / runs < 0.75, "seeds times samples taken for samples"
+
+
+@pytest.mark.parametrize(("seeds", "share"), [(5, 0.5), (8, 0.5), (5, 0.1)])
+def test_the_interval_over_seeds_covers_as_it_says(seeds: int, share: float) -> None:
+    """What a board prints, where seeds differ by a standard deviation of 15 points (3 at a share of 0.1)."""
+    runs, groups = 300, np.arange(100).astype(str).astype(object)
+    rng = np.random.default_rng(seeds)
+    covered = 0
+    for _ in range(runs):
+        own = np.clip(rng.normal(share, 0.3 * min(share, 0.5), size=seeds), 0, 1)
+        flags = rng.random((seeds, 100)) < own[:, None]
+        columns = [np.stack([flag.astype(float), np.ones(100)], axis=1) for flag in flags]
+        found = over_seeds([Measure(Sort.SHARE, Clustered(one, groups)) for one in columns])
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= share <= found.high
+    assert covered / runs >= 0.93
