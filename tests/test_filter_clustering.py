@@ -14,6 +14,7 @@ from bench.errors import ConfigError, ModelError
 from bench.plugins import build, parameters_of
 from defenses.filter.activation_clustering import ActivationClustering, reduction, silhouette
 from defenses.filter.activation_clustering import two_clusters as split_in_two
+from defenses.filter.budget import ranks_within_labels
 from defenses.filter.cube import Cube, outside_the_largest
 from defenses.filter.directions import top_directions
 from tests.filter_toys import INFO, SEARCH, judge, samples_of, two_clusters
@@ -89,13 +90,33 @@ def test_poison_that_leaves_no_trace_is_not_found() -> None:
     assert roc_auc_score(poisoned, result.scores) == pytest.approx(0.5, abs=0.06)
 
 
-def test_each_class_is_judged_alone_and_the_whole_one_is_less_suspicious() -> None:
+def test_each_class_is_judged_and_ranked_alone() -> None:
     poisoned_rows, poisoned = two_clusters(0.1, n=200)
     rows = np.concatenate([poisoned_rows, two_clusters(0.0, n=100)[0] + 40])
     result = judge(ActivationClustering(), samples_of([0] * 200 + [1] * 100), rows)
     assert np.flatnonzero(~result.keep).tolist() == np.flatnonzero(poisoned).tolist()
-    truth = np.concatenate([poisoned, np.zeros(100, dtype=bool)])
-    assert roc_auc_score(truth, result.scores) > 0.99
+    assert roc_auc_score(poisoned, result.scores[:200]) > 0.99
+    for part in (slice(200), slice(200, None)):
+        assert result.scores[part].mean() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("decision", ["silhouette", "size", "smaller"])
+def test_the_decisions_are_not_made_from_the_ranks(monkeypatch: pytest.MonkeyPatch, decision: str) -> None:
+    rows = np.concatenate([two_clusters(0.1, n=200)[0], 1e3 * two_clusters(0.0, n=100)[0]])
+    samples, plugin = samples_of([0] * 200 + [1] * 100), build(ActivationClustering, {"decision": decision})
+    result = judge(plugin, samples, rows)
+    monkeypatch.setattr("defenses.filter.activation_clustering.ranks_within_labels", lambda scores, _: scores)
+    raw = judge(plugin, samples, rows)
+    assert np.array_equal(result.keep, raw.keep)
+    assert result.scores == pytest.approx(ranks_within_labels(raw.scores, samples))
+
+
+def test_in_search_the_length_of_a_vector_says_nothing_to_clustering() -> None:
+    rows, _ = two_clusters(0.1)
+    lengths = np.exp(np.random.default_rng(1).normal(size=(300, 1)))
+    samples = samples_of([None] * 300)
+    kept = [judge(ActivationClustering(), samples, each, info=SEARCH).keep for each in (rows, rows * lengths)]
+    assert np.array_equal(*kept)
 
 
 def test_search_is_one_class_of_programs() -> None:
@@ -149,7 +170,7 @@ def test_tiny_classes_and_identical_points_are_kept_whole(labels: list[int]) -> 
         plugin = build(ActivationClustering, {"decision": decision})
         result = judge(plugin, samples_of(labels), np.ones((len(labels), 5)))
         assert result.keep.all()
-        assert not result.scores.any()
+        assert (result.scores == 0.5).all()  # nobody is more suspicious than another
 
 
 def test_a_class_of_one_sample_beside_a_poisoned_one_is_kept() -> None:
@@ -249,13 +270,16 @@ def test_clusters_are_read_label_by_label(monkeypatch: pytest.MonkeyPatch) -> No
     order = np.random.default_rng(0).permutation(20)
     result = judge(Cube(min_samples=2), [samples[i] for i in order], rows[order])
     assert sorted(samples[i].id for i in order[~result.keep]) == ["s00008", "s00009"]
-    assert result.scores[~result.keep] == pytest.approx(0.8)
+    # Label 0: 8 kept, then 2; label 1 is all alike, though its cluster is the one dropped from label 0.
+    assert result.scores[~result.keep] == pytest.approx(0.9)
+    scores = {samples[i].id: score for i, score in zip(order, result.scores, strict=True)}
+    assert [scores[s.id] for s in samples] == pytest.approx([0.4] * 8 + [0.9] * 2 + [0.5] * 10)
 
 
 def test_identical_points_are_kept() -> None:
     result = judge(Cube(min_samples=5), samples_of([0] * 20), np.ones((20, 4)))
     assert result.keep.all()
-    assert not result.scores.any()
+    assert (result.scores == 0.5).all()
 
 
 def test_too_few_samples_for_a_core_are_refused_with_advice() -> None:

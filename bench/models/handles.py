@@ -179,7 +179,8 @@ class WhiteBox(BlackBox):
             samples: any number of them.
             side: which program; ignored by ``head`` for pairs, which needs both.
             layer: hidden layer, 0 for the embedding output, -1 for the last.
-            pooling: ``head`` gives the vector the head sees (pairs: the joined pair vector; search: the program vector);
+            pooling: ``head`` gives the vector the head sees (pairs: the joined pair vector; search: the program vector,
+                not brought to unit length);
                 ``mean`` and ``first`` pool the token vectors.
         """
         if pooling == "head" and layer == -1:

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from bench.context import Context
 from bench.contracts import Access, Filter, Known, Needs, Suspicion, TaskInfo
 from bench.samples import Sample
-from defenses.filter.budget import rows_by_label
+from defenses.filter.budget import ranks_within_labels, rows_by_label
 from defenses.filter.directions import Floats, top_directions
 from defenses.filter.representations import Pooling, representations
 
@@ -145,8 +145,10 @@ class ActivationClustering(Filter):
     (see :func:`two_clusters`), without which it often misses the optimum that the method assumes it finds. A release that is often
     copied clusters all classes at once, in two whitened dimensions; this one does not.
 
-    A sample's score is how much nearer it lies to its class's smaller cluster than to the larger, in [-1, 1], times the class's
-    silhouette: in a class that does not fall apart nobody is very suspicious.
+    A sample's score is how much nearer it lies to its class's smaller cluster than to the larger, as a rank within its observed
+    class (:func:`~defenses.filter.budget.ranks_within_labels`): the clusters of two classes are in spaces of their own, and the paper
+    never compares samples between classes. Whether a class falls apart at all is the decision's business, class by class, and not
+    the score's. In code search, whose model compares unit vectors, the vectors are read at unit length.
 
     Attributes:
         dimensions: components that representations are reduced to.
@@ -166,6 +168,7 @@ class ActivationClustering(Filter):
     paper = (
         "Chen et al.: Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering. SafeAI at AAAI 2019"
     )
+    version = 2  # 1 told raw scores, and read vectors of code search at their own length
 
     dimensions: Annotated[int, Field(ge=1)] = 10
     reduction: Method = "ica"
@@ -194,9 +197,9 @@ class ActivationClustering(Filter):
         scores, keep = np.zeros(len(samples)), np.ones(len(samples), dtype=np.bool_)
         if not samples:
             return Suspicion(scores, keep)
-        vectors = self._read(known, samples)
+        vectors = self._read(known, samples, task)
         trusted = known.clean if self.decision == "clean" else ()
-        trusted_vectors = self._read(known, trusted) if trusted else vectors[:0]
+        trusted_vectors = self._read(known, trusted, task) if trusted else vectors[:0]
         for rows in rows_by_label(samples):
             if len(rows) < FEWEST:
                 continue
@@ -208,15 +211,15 @@ class ActivationClustering(Filter):
             split = None if reduce is None else two_clusters(reduce(vectors[rows]), self.restarts, rng)
             if reduce is None or split is None:
                 continue
-            scores[rows] = split.silhouette * split.lean(split.points)
+            scores[rows] = split.lean(split.points)
             of_class = np.array([s.label == label for s in trusted], dtype=np.bool_)
             clean = reduce(trusted_vectors[of_class]) if of_class.any() else split.points[:0]
             if self._is_poison(split, clean):
                 keep[rows[split.smaller]] = False
-        return Suspicion(scores, keep)
+        return Suspicion(ranks_within_labels(scores, samples), keep)
 
-    def _read(self, known: Known, samples: Sequence[Sample]) -> NDArray[np.float32]:
-        return representations(known.white_box, samples, self.layer, self.pooling, self.name)
+    def _read(self, known: Known, samples: Sequence[Sample], task: TaskInfo) -> NDArray[np.float32]:
+        return representations(known.white_box, samples, task, self.layer, self.pooling, self.name)
 
     def _is_poison(self, split: Split, clean: Floats) -> bool:
         """Is the smaller cluster taken for poison? ``clean`` are reduced clean samples of the class, shape (m, k)."""

@@ -1,4 +1,4 @@
-"""Remove a stated share of each class: the blind budget that ``spectral_signatures`` and its null ``random`` share."""
+"""Class by class: the blind budget that ``spectral_signatures`` and its null ``random`` share, and scores as ranks within a class."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from bench.samples import Sample
 
@@ -44,3 +45,27 @@ def rows_by_label(samples: Sequence[Sample]) -> list[NDArray[np.intp]]:
     """The row numbers of each observed label, in the order of labels; one group where samples have none (search)."""
     labels = np.array([-1 if sample.label is None else sample.label for sample in samples], dtype=np.int64)
     return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def ranks_within_labels(scores: NDArray[np.floating], samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Each score's rank among those of its own observed label (search: of all samples), in (0, 1); the most suspicious near 1.
+
+    For scores that a method makes class by class and never compares between classes. Poison stands under one label, so that a
+    pooled AUROC of such scores measures, beside the detection, which label's scores happen to be the larger ones.
+
+    The k-th smallest of n gets ``(k - 1/2) / n`` and tied scores their mean, so that every label's mean is 1/2 whatever its size: a
+    score that says nothing has an AUROC of 1/2, and a label whose samples all look alike gets 1/2 throughout. The price: in every
+    label somebody ranks highest. Where a share p of a label is poison and ranks above all the rest of it, the pooled AUROC
+    is 1 against the clean samples of that label and ``1 - p / 2`` against those of a label whose scores are all different.
+
+    Args:
+        scores: shape (n,), row-aligned with ``samples``.
+        samples: with the labels as an analyst finds them.
+
+    Returns:
+        float64 of shape (n,).
+    """
+    ranks = np.zeros(len(samples))
+    for rows in rows_by_label(samples):
+        ranks[rows] = (rankdata(scores[rows], method="average") - 0.5) / len(rows)
+    return ranks

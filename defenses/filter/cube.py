@@ -15,7 +15,7 @@ from sklearn.cluster import HDBSCAN
 from bench.context import Context
 from bench.contracts import Access, Filter, Known, Needs, Suspicion, TaskInfo, TaskKind
 from bench.errors import ConfigError
-from defenses.filter.budget import rows_by_label
+from defenses.filter.budget import ranks_within_labels, rows_by_label
 from defenses.filter.directions import Floats, top_directions
 from defenses.filter.representations import Pooling, representations
 
@@ -68,13 +68,16 @@ class Cube(Filter):
     There is no threshold, so nothing that clean data could set: what it costs where nothing is poisoned shows in the cells of the
     null attack.
 
-    A sample's score is 1 less the share of its label that its cluster holds.
+    A sample's score is how small a share of its label its cluster holds, as a rank within its observed label
+    (:func:`~defenses.filter.budget.ranks_within_labels`). Shares cannot be compared between labels: in a label of many clusters the one
+    that is kept is itself a small share. The method never compares them.
 
     Attributes:
         principal: principal components given to UMAP.
         components: dimensions of UMAP's space.
         neighbours: of UMAP; with fewer samples, all of them.
-        min_samples: of HDBSCAN. Poison of fewer samples than this is no cluster of its own.
+        min_samples: of HDBSCAN. Poison of fewer samples than this is no cluster of its own; the default is the toolkit's, for
+            training sets of thousands, and small suites lower it.
         layer: hidden layer the representations come from: 0 for the embedding output, -1 for the last.
         pooling: how token vectors become one, see :data:`~defenses.filter.representations.Pooling`.
     """
@@ -85,6 +88,7 @@ class Cube(Filter):
     kinds = frozenset({TaskKind.CLASSIFICATION, TaskKind.PAIRS})
     requires = ("umap",)
     needs = Needs(training_set=True, model=Access.WEIGHTS)
+    version = 2  # 1 told raw shares
     toy_parameters: ClassVar[Mapping[str, object]] = {"min_samples": 20}
 
     principal: Annotated[int, Field(ge=2)] = 20
@@ -109,7 +113,7 @@ class Cube(Filter):
                 f"cube: {len(samples)} training samples hold no cluster whose samples have {self.min_samples} neighbours; "
                 "lower its parameter 'min_samples'"
             )
-        vectors = representations(known.white_box, samples, self.layer, self.pooling, self.name)
+        vectors = representations(known.white_box, samples, task, self.layer, self.pooling, self.name)
         scores, keep = np.zeros(len(samples)), np.ones(len(samples), dtype=np.bool_)
         if np.ptp(vectors, axis=0).any():
             clusters = self._clusters(vectors, int(context.rng("defense", self.name).integers(2**31)))
@@ -117,7 +121,7 @@ class Cube(Filter):
                 scores[rows], dropped = outside_the_largest(clusters[rows])
                 keep[rows[dropped]] = False
         back = np.argsort(order)
-        return Suspicion(scores[back], keep[back])
+        return Suspicion(ranks_within_labels(scores, samples)[back], keep[back])
 
     def _clusters(self, vectors: NDArray[np.floating], seed: int) -> NDArray[np.integer]:
         neighbours = min(self.neighbours, len(vectors) - 1)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ConfigError, ModelError
 from bench.models.handles import WhiteBox
 from bench.samples import Sample
@@ -18,13 +19,17 @@ first program)."""
 
 
 def representations(
-    model: WhiteBox, samples: Sequence[Sample], layer: int, pooling: Pooling, asked_by: str
+    model: WhiteBox, samples: Sequence[Sample], task: TaskInfo, layer: int, pooling: Pooling, asked_by: str
 ) -> NDArray[np.float32]:
-    """Finite representations (n, d) of samples, in their order.
+    """Finite representations (n, d) of samples, in their order; of unit length in code search.
+
+    A model of code search compares the cosines of its vectors, so their lengths are nothing it was taught: left in, what is furthest
+    from the mean could be a program whose vector is merely long.
 
     Args:
         model: the victim.
         samples: at least one.
+        task: what the victim does.
         layer: hidden layer: 0 for the embedding output, -1 for the last.
         pooling: see :data:`Pooling`.
         asked_by: the filter's name, for messages.
@@ -44,4 +49,10 @@ def representations(
             f"{asked_by}: the victim's representations of its training set are not finite. "
             "Its training has diverged; lower the learning rate of the suite's training settings."
         )
-    return found
+    return unit_length(found) if task.kind is TaskKind.SEARCH else found
+
+
+def unit_length(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (n, d) at length 1, as :meth:`~bench.models.handles.BlackBox.embed_programs` gives them; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)

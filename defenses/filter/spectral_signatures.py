@@ -11,7 +11,12 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import Access, Filter, Known, Needs, Suspicion, TaskInfo
-from defenses.filter.budget import blind_share, keep_all_but_the_most_suspicious, rows_by_label
+from defenses.filter.budget import (
+    blind_share,
+    keep_all_but_the_most_suspicious,
+    ranks_within_labels,
+    rows_by_label,
+)
 from defenses.filter.directions import top_directions
 from defenses.filter.representations import Pooling, representations
 
@@ -45,7 +50,10 @@ class SpectralSignatures(Filter):
     looks at the truth, applied to every class. Pairs are scored by the vector that the head sees for the pair. Code search
     has no classes: the vectors of all programs are one class.
 
-    Scores of different classes are projections on different directions and keep their own scale, as in the paper.
+    Squared projections of different classes are taken on different directions, each with its own scale, and the paper never
+    compares them: it removes class by class, and so does this. The score that is told is therefore the rank within the
+    observed class (:func:`~defenses.filter.budget.ranks_within_labels`); the decision is the raw projections'. In code search, whose
+    model compares unit vectors, the vectors are read at unit length.
 
     Attributes:
         assumed_rate: share of a class believed poisoned; 1.5 times as much of each class is removed (5 % removes 7.5 %).
@@ -58,6 +66,7 @@ class SpectralSignatures(Filter):
     summary = "removes what stands out along the top singular directions of its class"
     paper = "Tran, Li and Madry: Spectral Signatures in Backdoor Attacks. NeurIPS 2018"
     needs = Needs(training_set=True, model=Access.WEIGHTS)
+    version = 2  # 1 told raw projections, and read vectors of code search at their own length
 
     assumed_rate: Annotated[float, Field(ge=0, lt=2 / 3)] = 0.05
     vectors: Annotated[int, Field(ge=1)] = 1
@@ -65,7 +74,7 @@ class SpectralSignatures(Filter):
     pooling: Pooling = "head"
 
     def judge(self, known: Known, task: TaskInfo, context: Context) -> Suspicion:
-        """Squared projections, and a decision that removes the budget of each class.
+        """Ranks of squared projections, and a decision that removes the budget of each class.
 
         Raises:
             bench.errors.ConfigError: the model has no such layer.
@@ -74,7 +83,8 @@ class SpectralSignatures(Filter):
         samples = known.training
         scores = np.zeros(len(samples))
         if samples:
-            vectors = representations(known.white_box, samples, self.layer, self.pooling, self.name)
+            vectors = representations(known.white_box, samples, task, self.layer, self.pooling, self.name)
             for rows in rows_by_label(samples):
                 scores[rows] = spectral_scores(vectors[rows], self.vectors)
-        return Suspicion(scores, keep_all_but_the_most_suspicious(scores, samples, blind_share(self.assumed_rate)))
+        keep = keep_all_but_the_most_suspicious(scores, samples, blind_share(self.assumed_rate))
+        return Suspicion(ranks_within_labels(scores, samples), keep)
