@@ -224,7 +224,8 @@ def model(trained: WhiteBox) -> WhiteBox:
 def test_the_perturbation_does_harm_within_its_bound_and_unlearning_undoes_it(
     model: WhiteBox, context: Context
 ) -> None:
-    plugin = IBAU(length=3, learning_rate=1e-3)
+    plugin = IBAU(length=3)
+    assert plugin.learning_rate == 1e-3  # the authors' release; BackdoorBench has 1e-4
     rows = defects(32)
 
     def worst_loss(of: WhiteBox) -> tuple[float, float, Tensor]:
