@@ -93,6 +93,8 @@ def test_a_watch_notes_each_samples_loss_and_minimises_what_it_is_told() -> None
         watch = Watch(ascent, 0.5)  # type: ignore[arg-type]
         assert float(watch.objective(logits, labels, 0.0, ["a", "b"])) == pytest.approx(expected, abs=1e-6)
         watch.objective(logits[:1], labels[:1], 0.5, ["a"])
+        watch.objective(logits[:0], labels[:0], 0.5, [])  # another piece of the same step
+        assert watch.steps == 2
         assert watch.traces == {"a": pytest.approx([each[0]] * 2, abs=1e-5), "b": pytest.approx([each[1]], abs=1e-5)}
 
 
@@ -148,6 +150,39 @@ def test_what_was_isolated_is_unlearnt(tmp_path: Path) -> None:
         model, _ = train(rule, samples, tmp_path, settings=settings)
         losses.append(sample_losses(model, of_easy, 20.0, 16, np.random.default_rng(0)).mean())
     assert losses[1] > losses[0] + 0.5
+
+
+@pytest.mark.parametrize(("epochs", "rate", "accumulation"), [(0, 5e-3, 1), (5, 5e-3, 1), (5, 5e-3, 2), (5, 1e-9, 1)])
+def test_the_notes_say_what_unlearning_came_to(tmp_path: Path, epochs: int, rate: float, accumulation: int) -> None:
+    samples, _ = with_an_easy_subset(120, 20)
+    settings = SETTINGS.model_copy(update={"epochs": 6, "accumulation": accumulation})
+    rule = ABL(share=20 / 120, isolation=0.5, unlearning_epochs=epochs, unlearning_rate=rate)
+    model, trainer = train(rule, samples, tmp_path, settings=settings)
+    found = json.loads(json.dumps(trainer.notes, allow_nan=False))["unlearning"]
+    assert found["steps"] == 2 * epochs  # 20 samples in batches of 16
+    isolated = [s for s in samples if s.id in trainer.notes["isolated"]]
+    now = sample_losses(model, isolated, 20.0, 16, np.random.default_rng(0)).mean()
+    assert found["loss_after"] == pytest.approx(now, abs=1e-4)
+    if epochs and rate > 1e-6:
+        assert found["loss_after"] > found["loss_before"] + 0.5
+    else:
+        assert found["loss_after"] == pytest.approx(found["loss_before"], abs=1e-4)
+
+
+def test_the_notes_change_nothing_in_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS.model_copy(update={"learning_rate": 5e-3})
+    for info, samples in ((DEFECTS, defects(40)), (SEARCH, searches(20))):
+        noted, _ = train(ABL(share=0.2), samples, tmp_path, info=info, settings=settings)
+        with monkeypatch.context() as patched:
+            patched.setattr(ABL, "_mean_loss", lambda *_: None)
+            silent, _ = train(ABL(share=0.2), samples, tmp_path, info=info, settings=settings)
+        assert noted.fingerprint() == silent.fingerprint()
+
+
+def test_diverged_unlearning_is_noted_and_left_to_the_harness(tmp_path: Path) -> None:
+    model, trainer = train(ABL(share=0.2, unlearning_rate=1e30), defects(40), tmp_path)
+    assert trainer.notes["unlearning"]["loss_after"] is None
+    assert not all(bool(torch.isfinite(p).all()) for p in model.network.parameters())
 
 
 def test_the_lowest_losses_are_isolated_and_ties_go_by_a_hash_of_the_id() -> None:
