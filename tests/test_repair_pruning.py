@@ -64,6 +64,7 @@ def test_fine_pruning_removes_the_unit_that_carries_the_trigger(context: Context
     result = repaired(FinePruning(step=0.25, epochs=0), model, context, samples(40))
     # Idle units go first, the trigger's among them; the task's own unit costs half the accuracy and stays.
     assert result.facts["pruned"] == 2
+    assert result.facts["stopped_by"] == "accuracy"
     assert result.facts["metrics"] == [1.0, 1.0]
     kept = unit_weights(result.model)
     assert kept[TRIGGER_UNIT] == kept[DEAD_UNIT] == 0.0 < min(kept[TASK_UNIT], kept[BUSY_UNIT])
@@ -88,6 +89,7 @@ def test_a_finer_step_stops_at_the_same_units(context: Context) -> None:
 def test_a_drop_that_allows_everything_prunes_everything(context: Context) -> None:
     result = repaired(FinePruning(step=0.4, drop=0.9, epochs=0), backdoored(context), context, samples(40))
     assert result.facts["pruned"] == result.facts["units"] == 4
+    assert result.facts["stopped_by"] == "nothing left to prune"
     assert not unit_weights(result.model).any()
 
 
@@ -142,6 +144,18 @@ def test_without_iterations_nothing_is_pruned(context: Context) -> None:
     model = backdoored(context)
     result = repaired(ANP(iterations=0), model, context, samples(40))
     assert result.model.fingerprint() == model.fingerprint()
+    assert (result.facts["threshold"], result.facts["stopped_by"]) == (0.9, "largest threshold")
+
+
+@pytest.mark.parametrize(("drop", "stopped_by"), [(0.1, "budget"), (0.9, "largest threshold")])
+def test_anp_says_whether_accuracy_ended_the_pruning(context: Context, drop: float, stopped_by: str) -> None:
+    model, plugin = backdoored(context), ANP(drop=drop)
+    assert context.trainer is not None
+    _, exam = examination(model, samples(40), context.trainer, plugin, drop=drop)
+    masks = [np.zeros(4)]  # every neuron falls at the first threshold
+    threshold, count, _, found = plugin.prune(model, masks, exam)
+    assert found == stopped_by
+    assert (threshold, count) == ((None, 0) if stopped_by == "budget" else (0.9, 4))
 
 
 def test_anp_counts_what_it_costs(context: Context) -> None:

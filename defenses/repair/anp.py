@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from defenses.tuning.units import Kind, Projection, units_of
 
 PRUNING_STEP, PRUNING_MAX = 0.05, 0.9
 """Thresholds tried: from 0 in these steps up to the maximum (release)."""
+StoppedBy = Literal["budget", "largest threshold"]
+"""What ended the pruning: the next threshold would have cost too much accuracy, or there was no next one."""
 
 
 def neurons_of(model: WhiteBox, units: Kind) -> list[Projection]:
@@ -82,6 +84,10 @@ class ANP(Repair):
     metric on held-out clean samples (a fifth of them, not used for the masks) falls by no more than ``drop`` of itself; thresholds
     are tried in rising order, up to the first that costs more.
 
+    A small model can do its task without most of these neurons: then no threshold costs too much, the largest one is taken, and
+    the result is about that model rather than about the method. The fact ``stopped_by`` says so (``budget``, or ``largest
+    threshold``); results from before it lack it.
+
     Attributes:
         clean: number of clean labelled samples (stratified by class).
         units: ``feed_forward``, ``heads`` (value channels) or ``both``.
@@ -128,12 +134,13 @@ class ANP(Repair):
         taught, exam = examination(model, known.clean, trainer, self, drop=self.drop)
         batches = trainer.batches(model, taught, self.batch_size)
         masks = self.masks(model, batches, trainer, context)
-        threshold, count, repaired = self.prune(model, masks, exam)
+        threshold, count, repaired, stopped_by = self.prune(model, masks, exam)
         values = np.concatenate(masks)
         facts = {
             "neurons": len(values),
             "pruned": count,
             "threshold": threshold,
+            "stopped_by": stopped_by,
             "metric_before": exam.base,
             "mask_quantiles": [round(float(q), 4) for q in np.quantile(values, [0.0, 0.05, 0.25, 0.5, 1.0])],
         }
@@ -198,9 +205,10 @@ class ANP(Repair):
 
     def prune(
         self, model: WhiteBox, masks: Sequence[NDArray[np.float64]], exam: Exam
-    ) -> tuple[float | None, int, WhiteBox]:
-        """(threshold, neurons pruned, pruned model); no threshold where even the first costs too much."""
+    ) -> tuple[float | None, int, WhiteBox, StoppedBy]:
+        """(threshold, neurons pruned, pruned model, what ended it); no threshold where even the first costs too much."""
         threshold, count, best = None, 0, model
+        stopped_by: StoppedBy = "largest threshold"
         for number in range(round(PRUNING_MAX / PRUNING_STEP) + 1):
             tried = round(number * PRUNING_STEP, 2)
             chosen = [mask <= tried for mask in masks]
@@ -209,10 +217,11 @@ class ANP(Repair):
                 candidate = model.copy()
                 silence(neurons_of(candidate, self.units), chosen)
                 if not exam.passes(candidate):
+                    stopped_by = "budget"
                     break
                 best, count = candidate, wanted
             threshold = tried
-        return threshold, count, best
+        return threshold, count, best, stopped_by
 
 
 def silence(neurons: Sequence[Projection], chosen: Sequence[NDArray[np.bool_]]) -> None:

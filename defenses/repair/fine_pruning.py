@@ -16,6 +16,9 @@ from bench.models.handles import WhiteBox
 from defenses.tuning.exam import Exam, examination, sound, trainer_of
 from defenses.tuning.units import Kind, Units, first_units, mean_activations, pruned, units_of
 
+StoppedBy = Literal["accuracy", "nothing left to prune"]
+"""What ended the pruning: the next step would have cost too much, or there was no next step."""
+
 
 def ranked(activations: Sequence[NDArray[np.float64]], within: Collection[int]) -> list[int]:
     """Numbers of the units of some groups, counted over all groups, least active first; ties in the order of the blocks.
@@ -46,6 +49,10 @@ class FinePruning(Repair):
     mean of its block (``blocks="last"`` is the paper's own choice). A unit is a feed-forward intermediate unit; attention heads on
     demand. Its activation is the mean absolute one over real tokens, since GELU's can be negative. AdamW instead of SGD, a few
     epochs, no checkpoint chosen, as ``fine_tuning`` does.
+
+    A small model can do its task with no feed-forward unit at all: then accuracy never stops the pruning, every unit goes, and the
+    result is about that model rather than about the method. The fact ``stopped_by`` says so (``accuracy``, or ``nothing left
+    to prune``); results from before it lack it.
 
     Attributes:
         clean: number of clean labelled samples (stratified by class).
@@ -89,7 +96,7 @@ class FinePruning(Repair):
         last = {group.kind: place for place, group in enumerate(groups)}.values()
         within = range(len(groups)) if self.blocks == "all" else last
         order = ranked(mean_activations(model, groups, taught), within)
-        smaller, metrics, count = self.prune(model, groups, order, exam, context)
+        smaller, metrics, count, stopped_by = self.prune(model, groups, order, exam, context)
         tuned = trainer.fit(
             smaller,
             known.clean,
@@ -102,6 +109,7 @@ class FinePruning(Repair):
         facts = {
             "units": len(order),
             "pruned": count,
+            "stopped_by": stopped_by,
             "metric_before": exam.base,
             "metrics": metrics,
             "history": list(trainer.history),
@@ -110,16 +118,18 @@ class FinePruning(Repair):
 
     def prune(
         self, model: WhiteBox, groups: Sequence[Units], order: Sequence[int], exam: Exam, context: Context
-    ) -> tuple[WhiteBox, list[float], int]:
-        """(the smallest model that passes, held-out metric after each step that passed, units pruned)."""
+    ) -> tuple[WhiteBox, list[float], int, StoppedBy]:
+        """(the smallest model that passes, held-out metric after each step that passed, units pruned, what ended it)."""
         best, metrics, count = model, list[float](), 0
+        stopped_by: StoppedBy = "nothing left to prune"
         each = max(1, round(self.step * len(order)))
         steps = range(each, len(order) + each, each)
         for wanted in context.progress(steps, f"{self.name}: pruning", total=len(steps)):
             candidate = pruned(model, self.units, first_units(groups, order, wanted))
             metric = exam.metric(candidate)
             if metric < exam.floor:
+                stopped_by = "accuracy"
                 break
             best, count = candidate, min(wanted, len(order))
             metrics.append(round(metric, 4))
-        return best, metrics, count
+        return best, metrics, count, stopped_by
