@@ -243,14 +243,21 @@ class NgramModel:
         """Log-probability of the whole sentence (end mark included) with token i deleted, for every i; shape (n,)."""
         return self.deletions([tokens])[1]
 
-    def deletions(self, sentences: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
-        """Log-probabilities of whole sentences (end marks included): as they are, and with each of their tokens deleted.
+    def deletions(
+        self, sentences: Sequence[Sequence[str]], widths: Sequence[Sequence[int]] | None = None
+    ) -> tuple[Floats, Floats]:
+        """Log-probabilities of whole sentences (end marks included): as they are, and with each of their parts deleted.
 
-        Deleting a token changes only the ``order - 1`` predictions after it, so all n deletions of a sentence together cost at
+        Deleting a part changes only the ``order - 1`` predictions after it, so all n deletions of a sentence together cost at
         most ``order`` times one pass, where scoring each shortened sentence anew costs n passes.
 
+        Args:
+            sentences: each a sequence of tokens.
+            widths: how many tokens each part of each sentence has, at least 1; together they are the sentence. A part is a
+                token by itself without them.
+
         Returns:
-            (shape (len(sentences),), shape (all tokens of all sentences,) in their order).
+            (shape (len(sentences),), shape (all parts of all sentences,) in their order).
         """
         order = self.order
         lengths = np.array([len(tokens) for tokens in sentences], dtype=np.int64)
@@ -265,17 +272,19 @@ class NgramModel:
         terms = np.log(self.probabilities(padded[ends[:, None] + np.arange(1 - order, 1)]))
         totals = np.add.reduceat(terms, first_terms)
         running = np.concatenate([[0.0], np.cumsum(terms)])
-        of = np.repeat(np.arange(len(lengths)), lengths)
-        index = np.arange(len(of)) - (np.cumsum(lengths) - lengths)[of]
-        # Deletion drops its own term and replaces those up to `last` (the end mark's is number `lengths`).
-        last = np.minimum(index + order - 1, lengths[of])
+        parts = lengths if widths is None else np.array([len(row) for row in widths], dtype=np.int64)
+        width = np.ones(int(lengths.sum()), dtype=np.int64) if widths is None else _joined(widths)
+        of = np.repeat(np.arange(len(lengths)), parts)
+        index = np.cumsum(width) - width - (np.cumsum(lengths) - lengths)[of]
+        # Deletion drops the part's own terms and replaces those up to `last` (the end mark's is number `lengths`).
+        last = np.minimum(index + width + order - 2, lengths[of])
         without = totals[of] - (running[first_terms[of] + last + 1] - running[first_terms[of] + index])
         for step in range(1, order):
-            rows = np.flatnonzero(index + step <= lengths[of])
-            deleted = starts[of[rows]] + index[rows] + order - 1
-            # The window that predicts the token `step` after the deleted one reaches one place further back past it.
+            rows = np.flatnonzero(index + width + step - 1 <= lengths[of])
+            last_deleted = starts[of[rows]] + index[rows] + width[rows] + order - 2
+            # The window that predicts the token `step` after the deleted part reaches further back past it.
             back = np.arange(1 - order, 1)
-            place = (deleted + step)[:, None] + np.where(back + step <= 0, back - 1, back)
+            place = (last_deleted + step)[:, None] + np.where(back + step <= 0, back - width[rows, None], back)
             without[rows] += np.log(self.probabilities(padded[place]))
         return totals, np.asarray(without, dtype=np.float64)
 
@@ -287,6 +296,10 @@ class NgramModel:
 
 def _encode(vocabulary: Mapping[str, int], tokens: Sequence[str]) -> Ints:
     return np.array([vocabulary.get(token, UNKNOWN) for token in tokens], dtype=np.int64)
+
+
+def _joined(rows: Sequence[Sequence[int]]) -> Ints:
+    return np.array([value for row in rows for value in row], dtype=np.int64)
 
 
 def _padded(words: Ints, order: int) -> Ints:

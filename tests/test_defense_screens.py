@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bench.samples import Sample, edit_sample, input_digest
 from defenses.screen.onion import FittedOnion, Onion
 from defenses.screen.oracle import OracleScreen
 from defenses.screen.random import RandomScreen
-from defenses.screening.deleting import CodeModel, Source, deletions
+from defenses.screening.deleting import NgramReader, Source, cut, deletions
 from defenses.screening.thresholds import conformal_threshold, fold_numbers
 
 INFO = TaskInfo("toy", TaskKind.CLASSIFICATION, "python", ("safe", "weak"), "accuracy")
@@ -94,13 +95,40 @@ def test_onion_scores_triggered_programs_above_clean_ones(onion: FittedScreen) -
 
 def test_suspicion_is_the_perplexity_lost_by_deleting_a_leaf_and_scoring_again(onion: FittedScreen) -> None:
     assert isinstance(onion, FittedOnion)
-    assert isinstance(onion.model, CodeModel)
-    programs = [Source.of("python", triggered(sample).programs[0]) for sample in inputs(3, 6)]
+    assert isinstance(onion.model, NgramReader)
+    texts = [triggered(sample).programs[0] for sample in inputs(3, 6)]
+    texts += [text.replace("alpha", "getHTTPValue_2").replace("1", "'alpha'") for text in texts] + [""]
+    programs = [Source.of("python", text) for text in texts]
     words, ngrams = onion.model.words, onion.model.ngrams
     for program, suspicions in zip(programs, onion.model.suspicions(programs), strict=True):
-        spelled = [leaf.text if leaf.text in words else f"\0{leaf.type}" for leaf in program.leaves]
-        without = [ngrams.perplexity(spelled[:i] + spelled[i + 1 :]) for i in range(len(spelled))]
-        assert suspicions == pytest.approx(ngrams.perplexity(spelled) - np.array(without), rel=1e-9, abs=1e-9)
+        parts = cut(program.leaves, words)
+        without = [ngrams.perplexity(joined(parts[:i] + parts[i + 1 :])) for i in range(len(parts))]
+        assert suspicions == pytest.approx(ngrams.perplexity(joined(parts)) - np.array(without), rel=1e-9, abs=1e-9)
+
+
+def joined(parts: list[list[str]]) -> list[str]:
+    return [piece for part in parts for piece in part]
+
+
+def test_names_are_read_by_their_pieces_and_rare_literals_by_their_type() -> None:
+    leaves = parse("python", "getHTTPValue_2 = while_x + 'rare' + 77 + 0\n").leaves
+    assert cut(leaves, frozenset({"=", "+", "0"})) == [
+        *(["get", "HTTP", "Value", "_", "2"], ["="], ["while", "_", "x"], ["+"]),
+        *(["\0string_start"], ["\0string_content"], ["\0string_end"], ["+"], ["\0integer"], ["+"], ["0"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["testo_init", "zq"])
+def test_a_rare_name_in_an_otherwise_usual_program_is_the_most_suspicious_leaf(onion: FittedScreen, name: str) -> None:
+    assert isinstance(onion, FittedOnion)
+    clean = inputs(0, 50)
+    dirty = [sample.with_program(0, re.sub(r"= \w+", f"= {name}", sample.programs[0], count=1)) for sample in clean]
+    for sample in dirty:
+        program = Source.of("python", sample.programs[0])
+        (suspicions,) = onion.model.suspicions([program])
+        assert program.leaves[int(suspicions.argmax())].text == name
+    scores = [verdict.score for verdict in onion.screen(clean + dirty)]
+    assert roc_auc_score([0] * 50 + [1] * 50, scores) > 0.95
 
 
 def test_a_verdict_does_not_depend_on_its_batch(onion: FittedScreen) -> None:

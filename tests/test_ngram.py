@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 
@@ -113,6 +114,25 @@ def test_deleting_each_token_equals_scoring_each_shortened_sentence(order: int, 
     assert model.log_probability_without_each(tokens) == pytest.approx(
         [model.log_probabilities(s).sum() for s in shortened], rel=1e-9
     )
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_deleting_each_part_equals_scoring_each_shortened_sentence(order: int) -> None:
+    model, rng = NgramModel.fit(random_corpus(2), order), np.random.default_rng(order)
+    widths = [rng.integers(1, 6, size=parts).tolist() for parts in (0, 1, 2, 5, 30, 0, 9)]
+    sentences = [[f"w{i}" for i in rng.integers(0, 14, size=sum(row))] for row in widths]
+    totals, without = model.deletions(sentences, widths)
+    expected = []
+    for tokens, row in zip(sentences, widths, strict=True):
+        ends = np.cumsum([0, *row]).tolist()
+        expected += [
+            model.log_probabilities(tokens[:start] + tokens[end:]).sum() for start, end in itertools.pairwise(ends)
+        ]
+    assert without == pytest.approx(expected, rel=1e-9)
+    assert totals == pytest.approx([model.log_probabilities(tokens).sum() for tokens in sentences], rel=1e-9)
+    ones = [[1] * len(tokens) for tokens in sentences]
+    for one, other in zip(model.deletions(sentences, ones), model.deletions(sentences), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_perplexity_of_a_uniform_model_is_the_number_of_words() -> None:

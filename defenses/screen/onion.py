@@ -16,7 +16,7 @@ from bench.errors import ModelError
 from bench.models.causal import load_causal
 from bench.models.folders import origin_of
 from bench.samples import Edit, Sample, edit_sample
-from defenses.screening.deleting import CausalReader, CodeModel, Reader, Source, deletions
+from defenses.screening.deleting import CausalReader, NgramReader, Reader, Source, deletions
 from defenses.screening.thresholds import conformal_threshold, fold_numbers
 
 Floats = NDArray[np.float64]
@@ -33,9 +33,11 @@ class Onion(Screen):
 
     What is a port: tokens are the leaves of the syntax tree without comments, instead of words between blanks (ports to
     code split at blanks, where ``foo(bar)`` is one word). The language model is by default an n-gram model (Kneser-Ney) trained
-    on the clean set alone, instead of GPT-2, so that all deletions of a program cost as much as a few readings of it; ``model``
-    names any causal model instead (published: GPT-2; a port to code took CodeLlama-7B), which reads the program's text and
-    is read no further than its window. The threshold is set so that at most ``false_positive_rate`` of clean inputs are changed,
+    on the clean set alone, instead of GPT-2, so that all deletions of a program cost as much as a few readings of it. It reads
+    names as subwords, as GPT-2 does, and a deletion takes all of a name's; of a literal that is rare in the clean set it knows the
+    kind alone, so that a trigger inside a string goes unseen (:class:`defenses.screening.deleting.NgramReader`). ``model`` names any
+    causal model instead (published: GPT-2; a port to code took CodeLlama-7B), which reads the program's text no further than its window.
+    The threshold is set so that at most ``false_positive_rate`` of clean inputs are changed,
     where the paper tunes it on validation accuracy: the conformal quantile of the largest suspicion in each clean input, under
     an n-gram model by models that have not seen it (``folds``-fold cross-fitting), but never below 0. A clean set too small to
     vouch for that rate (19 inputs for 5 %) deletes nothing.
@@ -53,7 +55,8 @@ class Onion(Screen):
     """
 
     name = "onion"
-    version = 2  # 1 left the blanks of what it deleted
+    # 1 left the blanks of what it deleted; to 2's n-gram model every rare name was the same word, and renaming changed nothing.
+    version = 3
     summary = "deletes tokens that make the program read less naturally (n-gram or causal language model)"
     paper = "Qi et al.: ONION: A Simple and Effective Defense Against Textual Backdoor Attacks. EMNLP 2021"
 
@@ -105,8 +108,8 @@ class Onion(Screen):
         # Below 0 a deletion makes the program read less naturally, which is not what ONION deletes for.
         return FittedOnion(reader, max(conformal_threshold(largest, self.false_positive_rate), 0.0), context)
 
-    def _ngrams(self, inputs: Sequence[Programs]) -> CodeModel:
-        return CodeModel.fit([program.leaves for programs in inputs for program in programs], self.order)
+    def _ngrams(self, inputs: Sequence[Programs]) -> NgramReader:
+        return NgramReader.fit([program.leaves for programs in inputs for program in programs], self.order)
 
 
 def _suspicions(reader: Reader, inputs: Sequence[Programs]) -> list[list[Floats]]:

@@ -15,10 +15,11 @@ from bench.models.causal import CausalModel
 from bench.models.prefixes import variant_log_likelihoods
 from bench.ngram import NgramModel
 from bench.samples import Edit, apply_edits
+from defenses.filter.killbadcode import pieces
 
 Floats = NDArray[np.float64]
 RARE = 2
-"""A token must be seen this often in the clean set to be a word of its own; others are words by their grammatical type."""
+"""A leaf must be seen this often in the clean set to be a word of its own; others are words by their grammatical type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +44,66 @@ class Reader(ABC):
 
 
 @dataclass(frozen=True)
-class CodeModel(Reader):
-    """An n-gram model of programs as sequences of leaf tokens.
+class NgramReader(Reader):
+    """An n-gram model of programs as sequences of leaf tokens, names cut into subwords.
 
-    A leaf is its text, or its grammatical type (``identifier``, ``string_content`` …) where the text is rare: most names
-    in a program are new to any clean set, and calling them all unknown would make every one of them suspicious.
+    A name is read as KillBadCode's pieces (``testo_init`` as ``testo``, ``_``, ``init``): most names in a program are new to
+    any clean set, but most of their pieces are not, so that a piece that no clean name has is as unusual as it would be to a
+    language model with a vocabulary of subwords. A leaf goes with all its pieces. Any other leaf is its text, or its grammatical
+    type (``string_content``, ``number_literal`` …) where the text is rare: a rare literal reads like any other of its kind.
+
+    Attributes:
+        words: texts that the clean set has often enough.
+        ngrams: trained on the pieces of the clean set.
     """
 
     words: frozenset[str]
     ngrams: NgramModel
 
     @classmethod
-    def fit(cls, programs: Sequence[Sequence[Leaf]], order: int) -> CodeModel:
+    def fit(cls, programs: Sequence[Sequence[Leaf]], order: int) -> NgramReader:
         """Learn from programs, each given as its leaves."""
-        seen = Counter(leaf.text for leaves in programs for leaf in leaves)
-        words = frozenset(text for text, count in seen.items() if count >= RARE)
-        return cls(words, NgramModel.fit([spelled(leaves, words) for leaves in programs], order))
+        words = frequent(programs)
+        return cls(words, NgramModel.fit([_flat(cut(leaves, words)) for leaves in programs], order))
 
     def suspicions(self, programs: Sequence[Source]) -> list[Floats]:
         """All deletions of all programs in one pass over what they touch."""
-        sentences = [spelled(program.leaves, self.words) for program in programs]
+        cuts = [cut(program.leaves, self.words) for program in programs]
+        sentences = [_flat(parts) for parts in cuts]
+        widths = [[len(part) for part in parts] for parts in cuts]
+        totals, without = self.ngrams.deletions(sentences, widths)
+        leaves = np.array([len(parts) for parts in cuts], dtype=np.int64)
         lengths = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
-        totals, without = self.ngrams.deletions(sentences)
-        # The end mark is a word too; a deletion leaves one word fewer.
-        whole = np.repeat(np.exp(-totals / (lengths + 1)), lengths)
-        shorter = np.exp(-without / np.maximum(np.repeat(lengths, lengths), 1))
-        return np.split(whole - shorter, np.cumsum(lengths)[:-1]) if len(programs) else []
+        # The end mark is a word too; a deletion leaves as many words fewer as the leaf has pieces.
+        whole = np.repeat(np.exp(-totals / (lengths + 1)), leaves)
+        left = np.repeat(lengths + 1, leaves) - np.array([w for row in widths for w in row], dtype=np.int64)
+        shorter = np.exp(-without / np.maximum(left, 1))
+        return np.split(whole - shorter, np.cumsum(leaves)[:-1]) if len(programs) else []
+
+
+def frequent(programs: Sequence[Sequence[Leaf]]) -> frozenset[str]:
+    """Texts of leaves that are words of their own."""
+    seen = Counter(leaf.text for leaves in programs for leaf in leaves)
+    return frozenset(text for text, count in seen.items() if count >= RARE)
 
 
 def spelled(leaves: Sequence[Leaf], words: frozenset[str]) -> list[str]:
-    """A program as an n-gram model reads it."""
+    """A program with its rare leaves as their grammatical types."""
     # The NUL keeps a type apart from a token that happens to be spelled like it.
     return [leaf.text if leaf.text in words else f"\0{leaf.type}" for leaf in leaves]
+
+
+def cut(leaves: Sequence[Leaf], words: frozenset[str]) -> list[list[str]]:
+    """A program as :class:`NgramReader` reads it: the pieces of each leaf, at least one."""
+    whole = spelled(leaves, words)
+    return [
+        (pieces(leaf.text) or [word]) if leaf.type.endswith("identifier") else [word]
+        for leaf, word in zip(leaves, whole, strict=True)
+    ]
+
+
+def _flat(parts: Sequence[Sequence[str]]) -> list[str]:
+    return [piece for part in parts for piece in part]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from bench.languages import Leaf, parse
 from bench.models.masked import MaskedModel
+from bench.ngram import NgramModel
 from bench.samples import Sample
-from defenses.screening.deleting import CodeModel, Source, spelled
+from defenses.screening.deleting import Source, frequent, spelled
 
 WORDS = 40
 """Clean words of one grammatical type that an n-gram model chooses from: the most frequent."""
@@ -24,6 +25,24 @@ class Suggester(ABC):
     @abstractmethod
     def words(self, program: Source, places: Sequence[int]) -> list[list[str]]:
         """For each of some leaves (by number), words to put in its place, best first; the leaf's own text is never among them."""
+
+
+@dataclass(frozen=True)
+class CodeModel:
+    """An n-gram model of programs as sequences of leaf tokens.
+
+    A leaf is its text, or its grammatical type (``identifier``, ``string_content`` …) where the text is rare: what is suggested
+    are whole words, and most names around them are new to any clean set.
+    """
+
+    words: frozenset[str]
+    ngrams: NgramModel
+
+    @classmethod
+    def fit(cls, programs: Sequence[Sequence[Leaf]], order: int) -> CodeModel:
+        """Learn from programs, each given as its leaves."""
+        words = frequent(programs)
+        return cls(words, NgramModel.fit([spelled(leaves, words) for leaves in programs], order))
 
 
 @dataclass(frozen=True)

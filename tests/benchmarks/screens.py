@@ -20,7 +20,7 @@ from bench.models.encoders import train_tokenizer
 from bench.models.prefixes import variant_log_likelihoods
 from bench.ngram import NgramModel
 from bench.samples import apply_edits
-from defenses.screening.deleting import CodeModel, Source, deletions, spelled
+from defenses.screening.deleting import NgramReader, Source, cut, deletions
 from tests.benchmarks import Measure
 
 PROGRAMS = 40
@@ -39,9 +39,14 @@ def real_programs() -> list[Source]:
     return [program for program in programs if 60 <= len(program.leaves) <= 400][: 2 * PROGRAMS]
 
 
-def naive(model: NgramModel, tokens: Sequence[str]) -> list[float]:
-    """Perplexity without each token, as published: one reading of the whole program for each."""
-    return [model.perplexity([*tokens[:i], *tokens[i + 1 :]]) for i in range(len(tokens))]
+def naive(model: NgramModel, leaves: Sequence[Sequence[str]]) -> list[float]:
+    """Perplexity without each leaf, as published: one reading of the whole program for each."""
+    return [model.perplexity(joined([*leaves[:i], *leaves[i + 1 :]])) for i in range(len(leaves))]
+
+
+def joined(leaves: Sequence[Sequence[str]]) -> list[str]:
+    """The pieces of leaves one after the other."""
+    return [piece for leaf in leaves for piece in leaf]
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -53,15 +58,15 @@ def seconds(work: Callable[[], object]) -> float:
 
 def ngrams(programs: Sequence[Source]) -> Measure:
     """All deletions of all programs through the n-gram model."""
-    model = CodeModel.fit([program.leaves for program in programs[PROGRAMS:]], order=4)
+    model = NgramReader.fit([program.leaves for program in programs[PROGRAMS:]], order=4)
     scored = programs[:PROGRAMS]
-    sentences = [spelled(program.leaves, model.words) for program in scored]
-    for tokens, suspicions in zip(sentences, model.suspicions(scored), strict=True):
-        expected = model.ngrams.perplexity(tokens) - np.array(naive(model.ngrams, tokens))
+    sentences = [cut(program.leaves, model.words) for program in scored]
+    for leaves, suspicions in zip(sentences, model.suspicions(scored), strict=True):
+        expected = model.ngrams.perplexity(joined(leaves)) - np.array(naive(model.ngrams, leaves))
         assert np.allclose(suspicions, expected, rtol=1e-9, atol=1e-9)
-    plain = seconds(lambda: [naive(model.ngrams, tokens) for tokens in sentences])
+    plain = seconds(lambda: [naive(model.ngrams, leaves) for leaves in sentences])
     shared = min(seconds(lambda: model.suspicions(scored)) for _ in range(3))
-    length = round(float(np.mean([len(tokens) for tokens in sentences])))
+    length = round(float(np.mean([len(leaves) for leaves in sentences])))
     return Measure(
         f"ONION, n-grams: deletions in {len(scored)} functions of {length} tokens, times faster than scoring each again",
         plain / shared,
