@@ -20,7 +20,7 @@ from bench.models.tokens import Tokens, pad
 from bench.plugins import build
 from bench.samples import Sample
 from defenses.screen.attdef import AttDef, FittedAttDef
-from defenses.screen.rap import RAP, falls_of
+from defenses.screen.rap import RAP, _with_token, falls_of, rare_word, with_room
 from defenses.screening.attribution import answers_of, integrated_gradients, leaf_shares
 from defenses.screening.confidence import OfQueries, halves
 from defenses.screening.deleting import Source
@@ -195,10 +195,66 @@ def test_the_learnt_token_lowers_clean_confidence_as_taught(kind: TaskKind, mode
     plain = fit(RAP(epochs=0), model, right)
     learnt = fit(RAP(epochs=40, learning_rate=5e-2, low=0.1, high=0.3), model, right)
     of_plain, of_learnt = (falls_of(model, screen.tokens, right) for screen in (plain, learnt))
-    assert np.mean((of_learnt > 0.05) & (of_learnt < 0.35)) > 0.7
-    assert np.abs(of_learnt - 0.2).mean() < np.abs(of_plain - 0.2).mean()
+    # Within the rare word's norm the toy models cannot be shaken as far as they are taught to be, but that way.
+    assert np.mean((of_learnt > 0.05) & (of_learnt < 0.35)) > 0.5 > np.mean((of_plain > 0.05) & (of_plain < 0.35))
+    assert np.abs(of_learnt - 0.2).mean() < 0.7 * np.abs(of_plain - 0.2).mean()
+    assert learnt.tokens.norm(dim=1).numpy() == pytest.approx(plain.tokens.norm(dim=1).numpy(), rel=1e-4)
     assert model.fingerprint() == before
     assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+def test_the_token_steps_along_all_gradients_so_far_and_keeps_its_norm(models: dict[TaskKind, WhiteBox]) -> None:
+    """Two epochs of one batch, worked by hand."""
+    model, clean = models[TaskKind.CLASSIFICATION], TOYS[TaskKind.CLASSIFICATION](24)
+    answers = model.predict(clean).argmax(1)
+    known = tuple(Sample(s.id, s.programs, s.language, int(a)) for s, a in zip(clean, answers, strict=True))
+    teaching = [sample for i, sample in enumerate(known) if i // 2 % 2 == 0]
+    label = int(teaching[0].label or 0)
+    rows = model.token_ids([s.programs[0] for s in teaching if s.label == label])
+    word = model.network.embedding.weight.detach()[
+        rare_word(model, [model.token_ids([s.programs[0] for s in teaching])])
+    ]
+    plugin = RAP(epochs=2, learning_rate=0.1, low=0.4, high=0.5)
+    token, total = word.clone(), torch.zeros_like(word)
+    for _ in range(2):
+        total = total + plugin._slope(model, [rows], label, token)
+        token = token - 0.1 * total
+        token = token * word.norm() / token.norm()
+    assert not torch.allclose(token, word, atol=1e-3)
+    assert torch.allclose(fit(plugin, model, known).tokens[label], token, atol=1e-5)
+
+
+def test_the_rare_word_is_the_last_of_those_that_the_rows_hold_least_often(models: dict[TaskKind, WhiteBox]) -> None:
+    model = models[TaskKind.CLASSIFICATION]
+    words = [i for i in range(model.tokenizer.vocab_size) if i not in model.tokenizer.all_special_ids]
+    assert rare_word(model, []) == words[-1]
+    assert rare_word(model, [[words[-2:], words[-1:]], [words[:-3]]]) == words[-3]
+    assert rare_word(model, [[words, words[1:]]]) == words[0]
+
+
+def test_a_token_in_a_full_window_costs_the_last_ordinary_token() -> None:
+    special = {0, 1, 2}
+    assert with_room([0, 7, 8, 9, 2], 1, special, 6) == [0, 1, 7, 8, 9, 2]
+    assert with_room([0, 7, 8, 9, 2], 1, special, 5) == [0, 1, 7, 8, 2]
+    assert with_room([6, 7, 8], 1, special, 3) == [6, 1, 7], "nothing closes this row"
+    assert with_room([0, 2], 1, special, 2) == [0, 1], "nothing ordinary"
+    assert with_room([], 1, special, 2) == [1]
+
+
+def test_pooling_by_the_last_token_reads_what_closes_a_full_window(models: dict[TaskKind, WhiteBox]) -> None:
+    """A program cut by the window, and the row of ids that should be read in its place, through a model that pools ``last``."""
+    small = SMALL.model_copy(update={"pooling": "last", "window": 16})
+    scratch = Context(seeds={"model": 0}, scratch=Path("unused"))
+    model = create("tiny", INFOS[TaskKind.CLASSIFICATION], TOYS[TaskKind.CLASSIFICATION](24), small, scratch)
+    (row,) = model.token_ids([TOYS[TaskKind.CLASSIFICATION](1)[0].programs[0] * 5])
+    assert len(row) == 16
+    word = model.network.embedding.weight.detach()[9]
+    mixed = _with_token(model, [[row]], word[None])
+    with torch.no_grad():
+        expected = model.network.logits(pad([[row[0], 9, *row[1:-2], row[-1]]], model.pad_id)).softmax(1)
+        without_end = model.network.logits(pad([[row[0], 9, *row[1:-1]]], model.pad_id)).softmax(1)
+    assert mixed.detach().numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+    assert mixed.detach().numpy() != pytest.approx(without_end.numpy(), abs=1e-6)
 
 
 def test_what_the_token_cannot_shake_is_rejected(models: dict[TaskKind, WhiteBox]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -30,15 +31,23 @@ class RAP(Screen):
     """Reject inputs whose answer loses less confidence than a clean input's when a learnt token is put in front.
 
     Source: Yang et al., "RAP: Robustness-Aware Perturbations for Defending against Backdoor Attacks on NLP Models", EMNLP 2021. The
-    embedding of one token is learnt on clean samples, the model's weights frozen, so that the probability of their class falls by 0.1
-    to 0.3 (5 epochs at 1e-2, as in OpenBackdoor); an input that falls by less than clean ones do is rejected.
+    embedding of one rare word is learnt on clean samples, the model's weights frozen, so that the probability of their class falls by
+    0.1 to 0.3; an input that falls by less than clean ones do is rejected. Learnt as in the authors' release (``lancopku/RAP`` at
+    e769495, ``rap_defense.py``; OpenBackdoor has the same): 5 epochs at 1e-2 in batches of 32, plain steps along the sum of all
+    gradients so far (the release never clears them, "to get faster convergence"), and the embedding's norm restored after each.
 
     What is a port: published, the defender protects one class, and OpenBackdoor reads which one off the poisoned data. Here each
     class has a token of its own, learnt on the clean samples of that class that the model gets right, and an input meets the token
-    of the class that the model gives it: no target is known. The token exists as an embedding alone, behind the row's first token, in
-    the first program of a pair; the last token of a full window makes room. Half of the clean samples teach, the other half set the
-    threshold, one for all classes: the conformal quantile of the negative fall (19 inputs for 5 %; with fewer nothing is rejected).
-    A class without a clean sample that the model gets right has an untrained token.
+    of the class that the model gives it: no target is known. The release's word is given (``cf``); here it is the last word of the
+    vocabulary of those that the clean samples hold least often, the same for every class to begin with. The token exists as an
+    embedding alone, behind the row's first token, in the first program of a pair; the last ordinary token of a full window makes room.
+    Half of the clean samples teach, in an order drawn anew each epoch (the release: all of them, in theirs); the other half set
+    the threshold, one for all classes: the conformal quantile of the negative fall (19 inputs for 5 %; with fewer nothing is
+    rejected), where OpenBackdoor takes the 1 % quantile of the samples that taught. A class without a clean sample that the model
+    gets right has an untrained token.
+
+    Whether the token does what it is taught is another question. A run logs the share of taught samples whose fall is within the
+    bounds; it was 11 of 122 on defect_detection (tiny model, dead-code trigger, seed 0, the defaults).
 
     Not defined for code search: a program has no class whose probability could fall.
 
@@ -46,12 +55,13 @@ class RAP(Screen):
         clean: number of clean samples.
         low, high: the fall of probability that is taught lies between them.
         epochs: passes over the teaching half.
-        learning_rate: of Adam, on the tokens alone.
+        learning_rate: of the steps, on the tokens alone.
         batch_size: samples a step.
         false_positive_rate: share of clean inputs that may be rejected.
     """
 
     name = "rap"
+    version = 2  # 1 took Adam from the mean embedding, left the norm free, and cut what closes a full window
     summary = "rejects inputs whose answer a token learnt on clean samples cannot shake"
     paper = "Yang et al.: RAP: Robustness-Aware Perturbations for Defending against Backdoor Attacks on NLP Models. EMNLP 2021"
     kinds = frozenset({TaskKind.CLASSIFICATION, TaskKind.PAIRS})
@@ -89,29 +99,38 @@ class RAP(Screen):
         return FittedRAP(model, tokens, conformal_threshold((-falls).tolist(), self.false_positive_rate))
 
     def _learnt(self, model: WhiteBox, samples: Sequence[Sample], classes: int, context: Context) -> Tensor:
-        """One embedding a class, (classes, d); they begin as the mean of the model's own."""
-        own = model.network.embedding.weight.detach().mean(0)
-        tokens = own.repeat(classes, 1).requires_grad_()
-        labels = torch.tensor([sample.label or 0 for sample in samples], device=model.device)
+        """One embedding a class, (classes, d); they begin as a rare word's."""
         answers = model.predict(samples).argmax(1) if samples else np.zeros(0, dtype=np.int64)
-        right = np.flatnonzero(answers == labels.cpu().numpy())
+        labels = np.array([sample.label or 0 for sample in samples], dtype=np.int64)
+        right = np.flatnonzero(answers == labels)
         sides = _rows(model, samples)
-        steps = torch.optim.Adam([tokens], lr=self.learning_rate)
+        word = model.network.embedding.weight.detach()[rare_word(model, sides)]
+        tokens = word.repeat(classes, 1)
+        gradients = torch.zeros_like(tokens)
         rng = context.rng("defense", "screen/rap")
         for _ in context.progress(range(self.epochs if len(right) else 0), "rap: learning its tokens"):
-            order = rng.permutation(right)
-            for start in range(0, len(order), self.batch_size):
-                index = order[start : start + self.batch_size].tolist()
-                batch = [[rows[i] for i in index] for rows in sides]
-                own_labels = labels[index]
-                with torch.no_grad():
-                    before = _chosen(_plain(model, batch), own_labels)
-                after = _chosen(_with_token(model, batch, tokens[own_labels]), own_labels)
-                fall = before - after
-                loss = (torch.relu(self.low - fall) + torch.relu(fall - self.high)).mean()
-                (tokens.grad,) = torch.autograd.grad(loss, [tokens])
-                steps.step()
-        return tokens.detach()
+            for label in range(classes):
+                order = rng.permutation(right[labels[right] == label])
+                for start in range(0, len(order), self.batch_size):
+                    index = order[start : start + self.batch_size].tolist()
+                    batch = [[rows[i] for i in index] for rows in sides]
+                    gradients[label] += self._slope(model, batch, label, tokens[label])
+                    tokens[label] -= self.learning_rate * gradients[label]
+                    tokens[label] *= word.norm() / tokens[label].norm().clamp(min=1e-12)
+        falls = falls_of(model, tokens, [samples[i] for i in right.tolist()])
+        taught = int(((falls >= self.low) & (falls <= self.high)).sum())
+        context.log.info("rap: %d of %d taught samples fall by what was taught", taught, len(right))
+        return tokens
+
+    def _slope(self, model: WhiteBox, batch: Sequence[Rows], label: int, token: Tensor) -> Tensor:
+        """The gradient of the loss of samples of one class by its token, (d,)."""
+        token = token.detach().clone().requires_grad_()
+        with torch.no_grad():
+            before = _plain(model, batch)[:, label]
+        fall = before - _with_token(model, batch, token.repeat(len(batch[0]), 1))[:, label]
+        loss = (torch.relu(self.low - fall) + torch.relu(fall - self.high)).mean()
+        (found,) = torch.autograd.grad(loss, [token])
+        return found
 
 
 Rows = list[list[int]]
@@ -121,6 +140,24 @@ def _rows(model: WhiteBox, samples: Sequence[Sample]) -> list[Rows]:
     """Token ids of each side of the samples."""
     sides = 2 if model.network.kind is TaskKind.PAIRS else 1
     return [model.token_ids([sample.programs[side] for sample in samples]) for side in range(sides)]
+
+
+def rare_word(model: WhiteBox, sides: Sequence[Rows]) -> int:
+    """The ordinary token that rows hold least often; of several the last, as vocabularies begin with what is frequent."""
+    counts = Counter(token for rows in sides for row in rows for token in row)
+    special = set(model.tokenizer.all_special_ids)
+    ordinary = [token for token in range(model.tokenizer.vocab_size) if token not in special]
+    return min(ordinary, key=lambda token: (counts[token], -token))
+
+
+def with_room(row: Sequence[int], token: int, special: Collection[int], window: int) -> list[int]:
+    """A row with a token behind its first one; where that is too long the last ordinary token falls out, what closes it stays."""
+    place = min(PLACE, len(row))
+    longer = [*row[:place], token, *row[place:]]
+    if len(longer) > window:
+        ordinary = [i for i in range(place + 1, len(longer)) if longer[i] not in special]
+        del longer[ordinary[-1] if ordinary else -1]
+    return longer
 
 
 def _plain(model: WhiteBox, sides: Sequence[Rows]) -> Tensor:
@@ -134,11 +171,12 @@ def _plain(model: WhiteBox, sides: Sequence[Rows]) -> Tensor:
 
 def _with_token(model: WhiteBox, sides: Sequence[Rows], embeddings: Tensor) -> Tensor:
     """Class probabilities with an embedding of its own put into each first program, (n, classes)."""
-    first = [[*row[:PLACE], model.pad_id, *row[PLACE : model.window - 1]] for row in sides[0]]
+    special = set(model.tokenizer.all_special_ids)
+    first = [with_room(row, model.pad_id, special, model.window) for row in sides[0]]
     padded = [pad(rows, model.pad_id).to(model.device) for rows in (first, *sides[1:])]
     embedded = model.network.embedding(padded[0].ids)
     place = torch.zeros_like(embedded[..., :1])
-    place[:, PLACE] = 1.0
+    place[range(len(first)), [min(PLACE, len(row)) for row in sides[0]]] = 1.0
     mixed = embedded * (1 - place) + embeddings[:, None, :] * place
     sides_in = [Tokens(padded[0].ids, padded[0].mask, mixed), *padded[1:]]
     for side in sides_in:
