@@ -17,14 +17,19 @@ from bench.samples import Sample, Splits, input_digest
 
 def training_set(job: Job) -> tuple[Splits, tuple[Sample, ...], Poisoned | None]:
     """(splits, training set as the victim got it or as a filter left it, what the attack did) of a stage's parents."""
-    splits = read_splits(job.parents["data"])
-    poisoned = read_poisoned(job.parents["poison"]) if "poison" in job.parents else None
-    train = training_order(splits.train) if poisoned is None else poisoned.train
+    splits, train, poisoned = judged_set(job)
     if "filter" in job.parents:
         table = outcomes.read_filter(job.parents["filter"].folder / "filter.parquet")
         kept = set(table.loc[table["keep"], "id"])
         train = tuple(s for s in train if s.id in kept)
     return splits, train, poisoned
+
+
+def judged_set(job: Job) -> tuple[Splits, tuple[Sample, ...], Poisoned | None]:
+    """The same before any filter: what a filter judges."""
+    splits = read_splits(job.parents["data"])
+    poisoned = read_poisoned(job.parents["poison"]) if "poison" in job.parents else None
+    return splits, training_order(splits.train) if poisoned is None else poisoned.train, poisoned
 
 
 def clean_samples(budget: Sequence[Sample], count: int, context: Context) -> tuple[Sample, ...]:

@@ -118,14 +118,14 @@ class CellMetrics(BaseModel):
     asr_at_10: Number
     asr_top_tenth: Number
     filter_auroc: Number
-    """Poisoned against clean training samples by the filter's score."""
+    """Poisoned against clean training samples of the same observed label by the filter's score."""
     filter_auprc: Number
     filter_tpr: Number
-    """Poison found at a threshold with at most 1 % of the clean samples above it."""
+    """Poison found at a threshold with at most 1 % of those clean samples above it."""
     filter_precision: Number
     """Poisoned share of what the filter removed, at the training set's true poison share."""
     filter_precision_at_share: Number
-    """Poisoned share of the k most suspicious samples, k the true number of poisoned ones (ties: expected value)."""
+    """Poisoned share of the k most suspicious of those samples, k the true number of poisoned ones (ties: expected value)."""
     filter_recall: Number
     """Share of the poison that was removed."""
     filter_clean_lost: Number
@@ -335,16 +335,30 @@ def _filter_numbers(table: pd.DataFrame | None) -> dict[str, Number]:
     table = validate_filter(table)
     scores, poisoned = table["score"].to_numpy(), table["poisoned"].to_numpy(dtype=bool)
     removed = ~table["keep"].to_numpy(dtype=bool)
+    rivals = _of_poisons_labels(table, poisoned)
     caught, total = int((removed & poisoned).sum()), int(poisoned.sum())
     return {
-        **_detection("filter", scores[~poisoned], scores[poisoned], "needs both poisoned and clean training samples"),
+        **_detection(
+            "filter", scores[rivals & ~poisoned], scores[poisoned], "needs both poisoned and clean training samples"
+        ),
         "filter_precision": Number.of(stats.wilson(caught, int(removed.sum())), "the filter removed nothing"),
-        "filter_precision_at_share": _precision_at_share(scores, poisoned),
+        "filter_precision_at_share": _precision_at_share(scores[rivals], poisoned[rivals]),
         "filter_recall": Number.of(stats.wilson(caught, total), "nothing is poisoned"),
         "filter_clean_lost": Number.of(
             stats.wilson(int((removed & ~poisoned).sum()), int((~poisoned).sum())), "no clean training samples"
         ),
     }
+
+
+def _of_poisons_labels(table: pd.DataFrame, poisoned: NDArray[Any]) -> NDArray[np.bool_]:
+    """Training samples that stand under a label that poison stands under; all of them where labels are not told.
+
+    Filters score class by class and do not compare classes; over all of them, a score would be measured by which class has larger ones.
+    """
+    if "label" not in table.columns:
+        return np.ones(len(table), dtype=bool)
+    labels = table["label"].to_numpy()
+    return np.isin(labels, np.unique(labels[poisoned]))
 
 
 def _precision_at_share(scores: NDArray[Any], poisoned: NDArray[Any]) -> Number:

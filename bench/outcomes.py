@@ -69,6 +69,8 @@ victim class; never for a rejected input. ``reference_*``: the same input on the
 
 FILTER_COLUMNS: Final[Mapping[str, Kind]] = {"id": "text", "score": "float", "keep": "bool", "poisoned": "bool"}
 """Column → type of the filter table: suspicion, the filter's decision, and the truth."""
+_OBSERVED: Final[Mapping[str, Kind]] = {"label": "int"}
+"""What a scored table has beside: the label that the filter saw (−1 in search). Tables of earlier versions lack it."""
 
 _ARROW: Final = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
@@ -145,12 +147,12 @@ def _checked(arrays: Arrays) -> Answers:
 
 
 def validate_filter(frame: pd.DataFrame) -> pd.DataFrame:
-    """Check a filter table; returns it with fixed types, sorted by id.
+    """Check a filter table, with or without the observed ``label``; returns it with fixed types, sorted by id.
 
     Raises:
         PluginError: as :func:`validate`.
     """
-    arrays = _typed(frame, FILTER_COLUMNS, "filter table")
+    arrays = _typed(frame, _columns_of(frame), "filter table")
     order = np.argsort(pd.factorize(arrays["id"], sort=True)[0], kind="stable")
     arrays = {name: values[order] for name, values in arrays.items()}
     twice = np.zeros(len(order), dtype=bool)
@@ -187,7 +189,11 @@ def read_answers(path: Path) -> Answers:
 
 def write_filter(frame: pd.DataFrame, path: Path) -> Path:
     """Validate and store a filter table; see :func:`write_outcomes`."""
-    return _write(validate_filter(frame), FILTER_COLUMNS, path)
+    return _write(validate_filter(frame), _columns_of(frame), path)
+
+
+def _columns_of(frame: pd.DataFrame) -> Mapping[str, Kind]:
+    return {**FILTER_COLUMNS, **_OBSERVED} if "label" in frame.columns else FILTER_COLUMNS
 
 
 def read_filter(path: Path) -> pd.DataFrame:

@@ -214,7 +214,9 @@ class Builder:
         parents = {**base, "undefended": undefended, "reference": on_reference, "defended": undefended}
         if plan.defense is not None:
             parents |= self._defend(plan, base, victim, reference, train_inputs, goal, size, add, predict)
-        score = Stage("score", self._score_inputs(plan, info, goal), parents, f"score {at.slug}", own=True)
+        # A filter's table got a column with version 2; cells without a filter keep their key.
+        table = {"filter_table": 2} if "filter" in parents else {}
+        score = Stage("score", self._score_inputs(plan, info, goal) | table, parents, f"score {at.slug}", own=True)
         add(score)
         told = self._stealth(plan, base, victim, reference, undefended) if "poison" in base else ()
         for stage in told:

@@ -5,13 +5,13 @@ One row an input; everything else (intervals, tests, boards) is derived from the
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pandas as pd
 
 from bench import outcomes
 from bench.contracts import LabelGoal, TaskKind
+from bench.handover import judged_set
 from bench.inversions import Inverted
 from bench.jobs import Job, goal_from, read_poisoned
 from bench.records import Coordinates, CostFacts, PluginUse, PoisonFacts, Record, Status
@@ -89,6 +89,13 @@ def _inversions(job: Job, role: str) -> dict[str, Inverted]:
     return {claim: Inverted.model_validate(value) for claim, value in told.items()}
 
 
+def _judged(job: Job) -> pd.DataFrame:
+    """What the filter said of each training sample, with the label that it saw."""
+    table = outcomes.read_filter(job.parents["filter"].folder / "filter.parquet")
+    seen = {sample.id: -1 if sample.label is None else sample.label for sample in judged_set(job)[1]}
+    return table.assign(label=[seen[id_] for id_ in table["id"]])
+
+
 def score(job: Job) -> None:
     """Write ``outcomes.parquet``, ``record.json`` and, for a filter, ``filter.parquet``."""
     kind = TaskKind(job.inputs["info"]["kind"])
@@ -107,7 +114,7 @@ def score(job: Job) -> None:
     outcomes.write_outcomes(joined, job.folder / "outcomes.parquet")
     facts: dict[str, Any] = {}
     if "filter" in job.parents:
-        shutil.copyfile(job.parents["filter"].folder / "filter.parquet", job.folder / "filter.parquet")
+        outcomes.write_filter(_judged(job), job.folder / "filter.parquet")
     if "repair" in job.parents:
         facts |= job.parents["repair"].json("facts.json")["facts"]
     if "trained" in job.parents:

@@ -404,6 +404,24 @@ def test_a_filter_that_removes_nothing_has_no_precision() -> None:
     assert clean.filter_clean_lost.value == pytest.approx(0.5)
 
 
+def test_a_filter_is_measured_within_the_label_that_poison_stands_under() -> None:
+    """Scores of label 1 are all larger, which says nothing of the poison under label 0."""
+    scores = [0.1, 0.2, 0.3, 0.4] + [5.0] * 4
+    judged = pd.DataFrame(
+        {
+            "id": [f"t{i}" for i in range(8)],
+            "score": scores,
+            "keep": [True, True, True, False] + [True] * 4,
+            "poisoned": [False, False, False, True] + [False] * 4,
+        }
+    )
+    pooled = cell_metrics(table(CLEAN), "accuracy", filter_table=judged)
+    assert pooled.filter_auroc.value == pytest.approx(3 / 7), "an older table, without labels"
+    found = cell_metrics(table(CLEAN), "accuracy", filter_table=judged.assign(label=[0] * 4 + [1] * 4))
+    assert (found.filter_auroc.value, found.filter_tpr.value, found.filter_precision_at_share.value) == (1.0, 1.0, 1.0)
+    assert found.filter_clean_lost == pooled.filter_clean_lost, "decisions are counted over all samples"
+
+
 # --------------------------------------------------------------------------------------------------------------- screens
 
 

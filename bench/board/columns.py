@@ -238,7 +238,8 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         (
             "AUROC",
             (
-                "by the defense's score. Filter: poisoned against clean training samples. Screen: triggered inputs against the same inputs "
+                "by the defense's score. Filter: poisoned against clean training samples of the same (observed) label. "
+                "Screen: triggered inputs against the same inputs "
                 "without the trigger (search: against all clean inputs), so that a score that tells classes apart finds no triggers."
             ),
         ),

@@ -54,11 +54,9 @@ def ranks_within_labels(scores: NDArray[np.floating], samples: Sequence[Sample])
     pooled AUROC of such scores measures, beside the detection, which label's scores happen to be the larger ones.
 
     The k-th smallest of n gets ``(k - 1/2) / n`` and tied scores their mean, so that every label's mean is 1/2 whatever its size: a
-    score that says nothing has an AUROC of 1/2, and a label whose samples all look alike gets 1/2 throughout. The price: in every
-    label somebody ranks highest. Where a share p of a label is poison and ranks above all the rest of it, the pooled AUROC
-    is 1 against the clean samples of that label and ``1 - p / 2`` against those of a label whose scores are all different. Measures
-    that look at the top alone lose more: with two labels of like size, about half of as many top ranks as there is poison is poison
-    (an AUPRC near 0.55), however good the method.
+    score that says nothing has an AUROC of 1/2, and a label whose samples all look alike gets 1/2 throughout. The board compares poison
+    with clean samples of its own label, where ranks order as the scores do. Who pools all labels should know the price: in every label
+    somebody ranks highest, so that the very top holds as many clean samples of the other labels as poison.
 
     Args:
         scores: shape (n,), row-aligned with ``samples``.
