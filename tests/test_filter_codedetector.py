@@ -165,6 +165,24 @@ def test_a_small_clean_set_vouches_for_nothing(poisoned: tuple[WhiteBox, list[Sa
     assert not result.scores.any()
 
 
+def test_what_clean_samples_cannot_spare_is_not_tried(
+    poisoned: tuple[WhiteBox, list[Sample], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, training, _ = poisoned
+    clean = held_tokens(sides_of(model, defects(60, seed=1)))
+    accuracy, tried = Insertion.accuracy, []
+
+    def watched(self: Insertion, token: int | None = None) -> float:
+        tried.append(token)
+        return accuracy(self, token)
+
+    monkeypatch.setattr(Insertion, "accuracy", watched)
+    detect(CodeDetector(clean=60, scanned=40, steps=2, candidates=30), model, training)
+    assert tried[0] is None
+    assert 0 < len(tried[1:]) < 30
+    assert all(sum(token in held for held in clean) + 1 <= 0.05 * 61 for token in tried[1:])
+
+
 def test_an_empty_training_set_gives_an_empty_answer(poisoned: tuple[WhiteBox, list[Sample], np.ndarray]) -> None:
     result = detect(CodeDetector(clean=60, candidates=5), poisoned[0], [])
     assert result.scores.shape == result.keep.shape == (0,)

@@ -44,7 +44,7 @@ class CodeDetector(Filter):
         scanned: training samples whose tokens are weighed.
         steps: of the integration.
         from_each: influential tokens that each sample names.
-        candidates: tokens that are tried on clean programs.
+        candidates: tokens that are tried on clean programs, those passed over included.
         threshold: relative fall of accuracy above which a token is a trigger.
         false_positive_rate: share of clean samples that may hold a flagged token.
     """
@@ -89,9 +89,10 @@ class CodeDetector(Filter):
             context,
         )
         candidates = sorted(weights, key=lambda token: (-weights[token], token))[: self.candidates]
-        falls = self._falls(Insertion(model, known.clean, rng), candidates, context)
         clean = held_tokens(sides_of(model, known.clean))
-        spared = {t: fall for t, fall in falls.items() if flag([t], clean, self.false_positive_rate)}
+        # What clean samples cannot spare is neither flagged nor scored, whatever it does: it need not be tried.
+        spared = [t for t in candidates if flag([t], clean, self.false_positive_rate)]
+        falls = self._falls(Insertion(model, known.clean, rng), spared, context)
         harmful = sorted((t for t in falls if falls[t] > self.threshold), key=lambda t: (-falls[t], t))
         flagged = frozenset(flag(harmful, clean, self.false_positive_rate))
         words = {t: model.tokenizer.decode([t]) for t in harmful}
@@ -99,7 +100,7 @@ class CodeDetector(Filter):
             "codedetector: harmful %s, flagged %s", list(words.values()), [words[t] for t in sorted(flagged)]
         )
         held = held_tokens(sides)
-        scores = np.array([max((spared.get(token, 0.0) for token in tokens), default=0.0) for tokens in held])
+        scores = np.array([max((falls.get(token, 0.0) for token in tokens), default=0.0) for tokens in held])
         keep = np.array([flagged.isdisjoint(tokens) for tokens in held], dtype=np.bool_)
         return Suspicion(scores.astype(np.float64), keep)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.errors import ModelError
 from bench.models.handles import WhiteBox
@@ -25,6 +26,8 @@ class Insertion:
         special = set(model.tokenizer.all_special_ids)
         self._bounds = [_inside(row, special) for row in self._sides[0]]
         self._places = [int(rng.integers(first, last + 1)) for first, last in self._bounds]
+        # Tokens are put into the first program alone: the second ones are read once.
+        self._others = [self._vectors(rows) for rows in self._sides[1:]]
 
     def accuracy(self, token: int | None = None) -> float:
         """The model's accuracy on the samples, as they are or with ``token`` put into their first program.
@@ -33,7 +36,7 @@ class Insertion:
             ModelError: an output of the model is not finite.
         """
         rows = self._sides[0] if token is None else [self._with(i, token) for i in range(len(self._sides[0]))]
-        predicted = self._predict([rows, *self._sides[1:]])
+        predicted = self._predict(rows)
         return float((predicted == self._labels).mean())
 
     def _with(self, i: int, token: int) -> Row:
@@ -44,19 +47,25 @@ class Insertion:
             del longer[last if place < last else last - 1]
         return longer
 
-    def _predict(self, sides: Sequence[Sequence[Row]]) -> NDArray[np.int64]:
-        model = self._model
-        predicted = np.zeros(len(self._labels), dtype=np.int64)
-        lengths = [sum(len(rows[i]) for rows in sides) for i in range(len(self._labels))]
+    def _predict(self, first: Sequence[Row]) -> NDArray[np.int64]:
+        """The model's answers, given the first programs."""
         with torch.inference_mode():
-            for index in batches(lengths, model.settings.batch_tokens):
-                padded = [pad([rows[i] for i in index], model.pad_id).to(model.device) for rows in sides]
-                logits = model.network.logits(*padded)
-                model.cost.forward(sum(side.ids.numel() for side in padded))
-                if not torch.isfinite(logits).all():
-                    raise ModelError("codedetector: the victim's outputs are not finite. Its training has diverged.")
-                predicted[index] = logits.argmax(dim=1).cpu().numpy()
+            logits = self._model.network.scores(self._vectors(first), *self._others)
+        if not torch.isfinite(logits).all():
+            raise ModelError("codedetector: the victim's outputs are not finite. Its training has diverged.")
+        predicted: NDArray[np.int64] = logits.argmax(dim=1).cpu().numpy()
         return predicted
+
+    def _vectors(self, rows: Sequence[Row]) -> Tensor:
+        """The pooled vector of each row, (n, d)."""
+        model = self._model
+        vectors = torch.empty((len(rows), model.network.width), device=model.device)
+        with torch.inference_mode():
+            for index in batches([len(row) for row in rows], model.settings.batch_tokens):
+                padded = pad([rows[i] for i in index], model.pad_id).to(model.device)
+                vectors[index] = model.network.vector(padded)
+                model.cost.forward(padded.ids.numel())
+        return vectors
 
 
 def _inside(row: Row, special: set[int]) -> tuple[int, int]:
