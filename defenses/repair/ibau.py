@@ -58,8 +58,9 @@ def hypergradient(
     towards, *direct = torch.autograd.grad(loss, [delta, *parameters], allow_unused=True, materialize_grads=True)
     (slope,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
     mapped = delta - rate * slope
-    v = torch.zeros_like(delta)
-    for _ in range(rounds):
+    # From zero the first iteration leads to ``towards``, whatever the map.
+    v = towards if rounds else torch.zeros_like(delta)
+    for _ in range(1, rounds):
         (v,) = torch.autograd.grad(mapped, delta, v, retain_graph=True)
         v = v + towards
     indirect = torch.autograd.grad(mapped, list(parameters), v, allow_unused=True, materialize_grads=True)
@@ -268,7 +269,7 @@ class IBAU(Repair):
             inner = self.inner(harm, batch, drawn_places(batch, self.length, 1.0, rng))
             outer = partial(harm, batch, drawn_places(batch, self.length, self.share, rng))
             loss, gradients = hypergradient(inner, outer, delta, weights, rounds=self.fixed_point, rate=self.inner_rate)
-            harm.count(batch, forward=2, backward=self.fixed_point + 3)
+            harm.count(batch, forward=2, backward=max(self.fixed_point - 1, 0) + 3)
             losses.append(loss)
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient
