@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -18,7 +19,7 @@ from bench.models.network import CodeNetwork
 from bench.models.tokens import Tokens
 from bench.models.training import Step
 from defenses.tuning.exam import sound, trainer_of
-from defenses.tuning.units import units_of, watching
+from defenses.tuning.units import Units, units_of, watching
 
 
 def attention_map(activations: Tensor, mask: Tensor, power: float) -> Tensor:
@@ -36,10 +37,15 @@ def distance(student: Tensor, teacher: Tensor, mask: Tensor, power: float) -> Te
 def distilling(teacher: WhiteBox, beta: float, power: float, cost: Cost) -> Step:
     """The loss of a step: the student's own, and ``beta`` times the distance of its maps from the teacher's, summed over blocks."""
 
+    # Looking for them takes as long as reading a short batch, and the two networks are the same at every step.
+    @lru_cache(maxsize=2)
+    def units(network: CodeNetwork) -> list[Units]:
+        return units_of(teacher, "feed_forward", network)
+
     def step(network: CodeNetwork, sides: Sequence[Tokens], objective: Callable[[Tensor], Tensor]) -> Tensor:
-        with watching(units_of(teacher, "feed_forward", network)) as student:
+        with watching(units(network)) as student:
             loss = objective(network(*sides))
-        with watching(units_of(teacher, "feed_forward")) as example, torch.no_grad():
+        with watching(units(teacher.network)) as example, torch.no_grad():
             teacher.network(*sides)
         cost.forward(sum(side.ids.numel() for side in sides))
         for mine, theirs in zip(student, example, strict=True):
