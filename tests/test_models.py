@@ -294,6 +294,18 @@ def test_weights_depend_on_the_model_seed_alone(tmp_path: Path) -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_outputs_are_those_of_evaluation_whatever_mode_a_module_was_left_in(made: dict[TaskKind, WhiteBox]) -> None:
+    model, samples = made[TaskKind.CLASSIFICATION], defects(8)
+    assert model.network.head is not None
+    model.network.head.dropout.p = 0.5
+    expected = model.predict(samples)
+    model.network.head.dropout.train()
+    assert np.array_equal(model.predict(samples), expected)
+    model.network.train()
+    assert np.array_equal(model.predict(samples), expected)
+    assert all(module.training for module in model.network.modules())
+
+
 def test_a_copy_is_independent(made: dict[TaskKind, WhiteBox]) -> None:
     model = made[TaskKind.CLASSIFICATION]
     before, twin = model.fingerprint(), model.copy()

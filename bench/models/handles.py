@@ -70,6 +70,7 @@ class WhiteBox(BlackBox):
         settings: window, pooling, sizes.
         device: where the network lies.
         cost: counters of the stage; every pass of this handle is counted there.
+        reader: of the same tokenizer, from another handle; making one takes a moment.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class WhiteBox(BlackBox):
         settings: ModelSettings,
         device: torch.device,
         cost: Cost,
+        *,
+        reader: Window | None = None,
     ) -> None:
         self.name = name
         self.info = info
@@ -89,7 +92,7 @@ class WhiteBox(BlackBox):
         self.settings = settings
         self.device = device
         self.cost = cost
-        self._window = Window(tokenizer)
+        self._window = reader or Window(tokenizer)
 
     @property
     def window(self) -> int:
@@ -109,7 +112,9 @@ class WhiteBox(BlackBox):
     def copy(self) -> WhiteBox:
         """An independent model with the same weights. The cost counters stay the stage's."""
         network = copy.deepcopy(self.network)
-        return WhiteBox(self.name, self.info, network, self.tokenizer, self.settings, self.device, self.cost)
+        return WhiteBox(
+            self.name, self.info, network, self.tokenizer, self.settings, self.device, self.cost, reader=self._window
+        )
 
     def outputs(self) -> BlackBox:
         """The same model with only its outputs in reach."""
@@ -258,12 +263,16 @@ class _evaluating:
     def __init__(self, network: CodeNetwork) -> None:
         self.network = network
         self.was = network.training
+        # Setting the mode of every module takes longer than reading a short program, and most callers evaluate anyway.
+        self.switches = any(module.training for module in network.modules())
 
     def __enter__(self) -> None:
-        self.network.eval()
+        if self.switches:
+            self.network.eval()
 
     def __exit__(self, *_: object) -> None:
-        self.network.train(self.was)
+        if self.switches:
+            self.network.train(self.was)
 
 
 def _program(sample: Sample, side: int) -> str:
