@@ -49,7 +49,7 @@ def folded(language: str, text: str) -> Normalised:
 def printed(language: str, text: str) -> Normalised:
     """The program as ``ast.unparse`` writes it."""
     tree = _parsed(text)
-    return Normalised(_tidied(text) if tree is None else _written(tree, text))
+    return Normalised(_tidied(text) if tree is None else _written(tree, text, edited=False))
 
 
 def _parsed(text: str) -> ast.Module | None:
@@ -61,10 +61,12 @@ def _parsed(text: str) -> ast.Module | None:
         return None
 
 
-def _written(tree: ast.Module, text: str) -> str:
+def _written(tree: ast.Module, text: str, *, edited: bool = True) -> str:
     """The tree as source; ``text`` where the source does not read back as the same tree (``ast.unparse`` is not perfect)."""
     try:
-        new = ast.unparse(ast.fix_missing_locations(tree))
+        new = ast.unparse(ast.fix_missing_locations(tree) if edited else tree)
+        if new + "\n" == text:  # printed before: nothing to compare
+            return text
         again = _parsed(new)
         if again is None or ast.dump(again) != ast.dump(tree):
             return text
@@ -106,10 +108,11 @@ class _Sweep:
 
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
-        self.library = Library(tree)
+        nodes = list(ast.walk(tree))
+        self.library = Library(nodes)
         self.dropped = 0
         self.changed = False
-        self.opaque = reads_its_scope(tree)
+        self.opaque = reads_its_scope(nodes)
 
     def run(self) -> None:
         """All statement lists of the program, the inner ones first."""
@@ -222,6 +225,8 @@ def _lists(tree: ast.Module) -> list[tuple[ast.AST, ast.AST, str]]:
         scope, node = stack.pop()
         found += [(scope, node, field) for field in _BLOCKS if isinstance(getattr(node, field, None), list)]
         for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):  # holds no statements
+                continue
             opens = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             stack.append((child if opens else scope, child))
     return found

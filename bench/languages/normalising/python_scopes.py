@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _REFLECTIVE = frozenset({"locals", "vars", "eval", "exec", "dir", "globals", "_getframe", "currentframe"})
 _TRUSTED: Mapping[str, str] = {
@@ -26,11 +26,11 @@ _OWN_SCOPE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 class Library:
-    """Which library function a name stands for, in one program."""
+    """Which library function a name stands for, in one program, given all its nodes."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, nodes: Iterable[ast.AST]) -> None:
         self._meaning: dict[str, set[str]] = {}
-        for node in ast.walk(tree):
+        for node in nodes:
             for name, origin in _bindings(node):
                 self._meaning.setdefault(name, set()).add(origin)
 
@@ -88,9 +88,9 @@ def _bindings(node: ast.AST) -> Iterator[tuple[str, str]]:
                 yield name, ""
 
 
-def reads_its_scope(tree: ast.Module) -> bool:
-    """Does the program look at its own names (``locals()``, ``eval`` …)?"""
-    names = (node.id if isinstance(node, ast.Name) else getattr(node, "attr", "") for node in ast.walk(tree))
+def reads_its_scope(nodes: Iterable[ast.AST]) -> bool:
+    """Does the program with these nodes look at its own names (``locals()``, ``eval`` …)?"""
+    names = (node.id if isinstance(node, ast.Name) else getattr(node, "attr", "") for node in nodes)
     return not _REFLECTIVE.isdisjoint(names)
 
 
