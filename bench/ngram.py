@@ -232,8 +232,15 @@ class NgramModel:
 
     def log_probabilities(self, tokens: Sequence[str]) -> Floats:
         """Natural log-probability of every word of a sentence and of its end; shape (n + 1,)."""
-        windows = _windows(_padded(self.encode(tokens), self.order), self.order)
-        return np.asarray(np.log(self.probabilities(windows)), dtype=np.float64)
+        return self.log_probabilities_of([tokens])[0]
+
+    def log_probabilities_of(self, sentences: Sequence[Sequence[str]]) -> list[Floats]:
+        """:meth:`log_probabilities` of each of some sentences, in one pass over all of them."""
+        if not sentences:
+            return []
+        windows = [_windows(_padded(self.encode(tokens), self.order), self.order) for tokens in sentences]
+        terms = np.asarray(np.log(self.probabilities(np.concatenate(windows))), dtype=np.float64)
+        return np.split(terms, np.cumsum([len(rows) for rows in windows])[:-1])
 
     def perplexity(self, tokens: Sequence[str]) -> float:
         """exp of the mean negative log-probability over the n words and the end mark."""

@@ -105,6 +105,14 @@ def test_probabilities_of_all_words_sum_to_one_after_any_context(order: int) -> 
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_many_sentences_in_one_pass_are_each_by_itself_to_the_bit(order: int) -> None:
+    model, sentences = NgramModel.fit(random_corpus(3), order), [*random_corpus(4), [], ["never", "seen"]]
+    for sentence, found in zip(sentences, model.log_probabilities_of(sentences), strict=True):
+        assert found.tolist() == model.log_probabilities(sentence).tolist()
+    assert model.log_probabilities_of([]) == []
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 40])
 def test_deleting_each_token_equals_scoring_each_shortened_sentence(order: int, length: int) -> None:
     model = NgramModel.fit(random_corpus(2), order)
