@@ -56,6 +56,7 @@ def draw_implantation(board: Board) -> Figure:
         Line2D(
             [], [], color=_VICTIM, marker="o", markerfacecolor=_PARTLY, linestyle="none", label="ASR: at some seeds"
         ),
+        Line2D([], [], color=_VICTIM, marker="|", markersize=10, linestyle="none", label="ASR of each seed"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=1 if across == 1 else 3, frameon=False)
     return figure
@@ -68,6 +69,11 @@ def _panel(axes: Axes, rows: list[Row], title: str) -> None:
         low, high = 100 * (floor.value or 0.0), 100 * (victim.value or 0.0)
         axes.plot([low, high], [place, place], color="#BBBBBB", linewidth=2.5, zorder=1)
         _mark(axes, floor, place, _FLOOR, "white")
+        if len(row.each) > 1:
+            seeds = [100 * one.asr for one in row.each if one.asr is not None]
+            axes.plot(
+                seeds, [place] * len(seeds), color=_VICTIM, marker="|", markersize=10, linestyle="none", zorder=1.5
+            )
         _mark(axes, victim, place, _VICTIM, _FACES.get(planted(row), _PARTLY))
     axes.set_yticks(range(len(ordered)), [row.attack for row in ordered])
     axes.set_ylim(-0.7, len(ordered) - 0.3)
