@@ -396,7 +396,9 @@ def _triggered(rows: _Rows) -> dict[str, Asked]:
 
 
 def _reverse(rows: _Rows) -> dict[str, Asked]:
+    success, reference = rows.flag("success"), rows.flag("reference_success")
     return {
-        "reverse_asr": rows.share(rows.flag("success")),
-        "reverse_asr_reference": rows.share(rows.flag("reference_success")),
+        "reverse_asr": rows.share(success),
+        "reverse_asr_reference": rows.share(reference),
+        "reverse_lift": rows.share_difference(success, reference),
     }

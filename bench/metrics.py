@@ -93,13 +93,15 @@ class CellMetrics(BaseModel):
     """ASR as EliBadCode's release and its baselines count it: over every test sample of the victim class. Where the trigger does not
     apply the sample stands as it is, and counts if the model calls it the target. The same as ``asr`` at a coverage of 1."""
     lift: Number
-    """ASR − ASR₀, paired. Near 0 is good; below 0 is a reverse backdoor."""
+    """ASR − ASR₀, paired. Above 0: what is left of the backdoor."""
     asr_delta: Number
     """ASR − ASR undefended, paired."""
     mcnemar: Test
     reverse_asr: Number
     """Triggered target-class inputs that flip to the victim class."""
     reverse_asr_reference: Number
+    reverse_lift: Number
+    """``reverse_asr − reverse_asr_reference``, paired. Above 0: the defense planted the opposite backdoor."""
     robust_accuracy: Number
     """RA: triggered inputs that get their true label."""
     coverage: Number
@@ -249,7 +251,7 @@ _CLEAN: Final = (
 SUMS: Final = (
     *_CLEAN,
     *("asr", "asr_reference", "asr_undefended", "asr_published", "lift", "asr_delta"),
-    *("reverse_asr", "reverse_asr_reference", "robust_accuracy", "visible", "caught"),
+    *("reverse_asr", "reverse_asr_reference", "reverse_lift", "robust_accuracy", "visible", "caught"),
     *_SEARCH_ONLY,
 )
 """Numbers that come from :func:`bench.measures.measures`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,16 +13,16 @@ from hypothesis import strategies as st
 from bench.board import build_board, to_markdown
 from bench.board.analysis import NO_COMPLETE_BLOCK, Analysis, analyse
 from bench.records import Record, Status
-from tests.test_board import outcomes, record
+from tests.test_board import outcomes, part_rows, record
 
 Table = dict[str, list[float | None]]
 
 
-def analysis(lifts: Table, clean: Table | None = None, control: str | None = "none") -> Analysis:
+def analysis(left: Table, clean: Table | None = None, control: str | None = "none") -> Analysis:
     def keyed(table: Table) -> dict[str, dict[Any, float]]:
         return {name: {i: x for i, x in enumerate(xs) if x is not None} for name, xs in table.items()}
 
-    return analyse(keyed(lifts), keyed(clean or {}), control=control)
+    return analyse(keyed(left), keyed(clean or {}), control=control)
 
 
 def verdicts(found: Analysis, names: list[str]) -> dict[tuple[str, str], Any]:
@@ -33,7 +34,7 @@ def verdicts(found: Analysis, names: list[str]) -> dict[tuple[str, str], Any]:
             if pair is not None:
                 left_out = {"p_table": None}
                 decided[one, other] = (
-                    pair.distance.model_copy(update=left_out),
+                    pair.left.model_copy(update=left_out),
                     pair.clean.model_copy(update=left_out),
                 )
     return decided
@@ -68,10 +69,10 @@ def test_a_pair_that_holm_over_all_pairs_would_lose_stays_told_apart(company: in
     lifts |= {f"weak{i}": list(0.8 + 0.01 * rng.standard_normal(8)) for i in range(company)}
     pair = analysis(lifts).pair("d", "none")
     assert pair is not None
-    assert pair.distance.better == "one"
-    assert pair.distance.p_holm == pytest.approx(2 / 2**8, rel=1e-5)
+    assert pair.left.better == "one"
+    assert pair.left.p_holm == pytest.approx(2 / 2**8, rel=1e-5)
     pairs = (company + 2) * (company + 1) / 2
-    assert pair.distance.p_table == pytest.approx(min(1.0, pairs * 2 / 2**8), rel=1e-5)
+    assert pair.left.p_table == pytest.approx(min(1.0, pairs * 2 / 2**8), rel=1e-5)
 
 
 def test_letters_are_shared_exactly_where_two_are_not_told_apart() -> None:
@@ -79,11 +80,11 @@ def test_letters_are_shared_exactly_where_two_are_not_told_apart() -> None:
     lifts: Table = {f"d{i}": list(np.clip(0.1 * i + 0.12 * rng.standard_normal(10), -1, 1)) for i in range(6)}
     found = analysis(lifts, control=None)
     letters = {s.defense: set(s.letters) for s in found.standings}
-    decided = {p.distance.better for p in found.pairs}
+    decided = {p.left.better for p in found.pairs}
     assert decided >= {"not told apart", "one"}, "the example holds both"
     for pair in found.pairs:
         together = bool(letters[pair.one] & letters[pair.other])
-        assert together == (pair.distance.better == "not told apart"), (pair.one, pair.other)
+        assert together == (pair.left.better == "not told apart"), (pair.one, pair.other)
 
 
 def test_a_pair_turned_round_says_the_same() -> None:
@@ -91,16 +92,59 @@ def test_a_pair_turned_round_says_the_same() -> None:
     one, other = found.pair("d", "none"), found.pair("none", "d")
     assert one is not None
     assert other is not None
-    assert (one.distance.better, other.distance.better) == ("one", "other")
-    assert (one.distance.wins, other.distance.losses, one.distance.effect, other.distance.effect) == (7, 7, -1.0, 1.0)
-    assert (one.distance.low, one.distance.high) == (-(other.distance.high or 0), -(other.distance.low or 0))
+    assert (one.left.better, other.left.better) == ("one", "other")
+    assert (one.left.wins, other.left.losses, one.left.effect, other.left.effect) == (7, 7, -1.0, 1.0)
+    assert (one.left.low, one.left.high) == (-(other.left.high or 0), -(other.left.low or 0))
     assert (one.clean.median, one.clean.better, one.clean.losses) == (-0.2, "other", 7)
 
 
-def test_a_reverse_backdoor_is_farther_from_zero() -> None:
-    pair = analysis({"none": [0.3] * 6, "d": [-0.9] * 6}).pair("d", "none")
+def test_letters_are_given_to_so_many_groups_as_can_be_read() -> None:
+    rng = np.random.default_rng(2)
+    many: Table = {f"d{i:02}": list(0.02 * i + 0.05 * rng.random(12)) for i in range(45)}
+    found = analysis(many, control=None)
+    assert all(s.letters == "" and s.mean_rank is not None for s in found.standings)
+    few: Table = {name: many[name] for name in sorted(many)[::5]}
+    assert all(s.letters for s in analysis(few, control=None).standings)
+
+
+def answers(success: int, reference: int, reverse: int, reverse_reference: int) -> pd.DataFrame:
+    """30 triggered inputs and 30 of the target class, of which so many flip; half of the clean ones are right."""
+    flips = {"triggered": (success, reference), "reverse": (reverse, reverse_reference)}
+    rows = part_rows("clean", 30, 1, {"now": 15, "reference": 15, "undefended": 15}, 1)
+    for part, (now, clean) in flips.items():
+        rows += part_rows(part, 30, int(part == "reverse"), {"now": now, "reference": clean, "undefended": now}, 1)
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("counts", "left", "nothing"),
+    [
+        ((24, 6, 1, 1), 0.6, False),  # the backdoor
+        ((0, 6, 0, 1), 0.0, True),  # every triggered input rejected: less than a clean model falls for
+        ((0, 6, 28, 1), 0.9, False),  # the opposite backdoor
+        ((9, 6, 1, 1), 0.1, True),  # a tenth, and the interval reaches 0
+    ],
+    ids=["backdoor", "below a clean model", "reversed", "within the interval"],
+)
+def test_what_is_left_of_a_backdoor(counts: tuple[int, int, int, int], left: float, nothing: bool) -> None:
+    (row,) = build_board([record("none")], lambda r: (answers(*counts), None)).rows
+    assert row.left == pytest.approx(left)
+    assert row.nothing_left is nothing
+
+
+def test_rejecting_all_inputs_with_the_trigger_is_told_apart_from_no_defense() -> None:
+    # On half of these blocks the trigger turns half of a clean model's answers, too: the lift's distance from 0 would punish the screen.
+    attacks = [f"a{i}" for i in range(8)]
+
+    def tables(r: Record) -> tuple[pd.DataFrame, None]:
+        floor = 15 if r.coordinates.attack in attacks[::2] else 6
+        return answers(0 if r.coordinates.defense == "onion" else 30, floor, 1, 1), None
+
+    found = build_board([record(d, a) for d in ("none", "onion") for a in attacks], tables)
+    pair = found.analysis.pair("onion", "none")
     assert pair is not None
-    assert (pair.distance.better, pair.distance.losses) == ("other", 6)
+    assert (pair.left.better, pair.left.wins) == ("one", 8)
+    assert [s.mean_left for s in found.analysis.standings if s.defense == "onion"] == [0.0]
 
 
 def test_a_defense_that_hardly_applies_is_compared_but_not_ranked() -> None:
@@ -111,7 +155,7 @@ def test_a_defense_that_hardly_applies_is_compared_but_not_ranked() -> None:
     assert places["e"].reason == "not ranked: it has a lift on 6 of 10 blocks"
     pair = found.pair("d", "e")
     assert pair is not None
-    assert pair.distance.blocks == 6
+    assert pair.left.blocks == 6
 
 
 def test_no_complete_block_is_said() -> None:

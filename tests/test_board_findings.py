@@ -52,7 +52,7 @@ def test_each_count_is_what_the_intervals_say(page: str) -> None:
         "26 of 30 in place of 27"
     )
     assert (worse["lowers"], worse["no change shown"]) == ("0 (0)", "2"), "30 in place of 27: the interval reaches 0"
-    assert (strong["lift not shown"], weak["lift not shown"]) == ("2", "0")
+    assert (strong["nothing left shown"], weak["nothing left shown"]) == ("2", "0")
     assert strong["ASR, mean"] == "20.0 (90.0)"
     assert (strong["keeps"], strong["loses"]) == ("0", "2")
     assert (weak["keeps"], weak["loses"]) == ("0", "0"), "60 samples neither show a loss nor exclude one of two points"
@@ -83,7 +83,7 @@ def test_an_attack_that_is_not_implanted_counts_for_no_defense() -> None:
     page = to_findings(build_board(records, weak))
     assert "1 of 2 implanted; not implanted: renaming" in page
     assert rows(page)["dece"]["blocks"] == "1"
-    assert "vs random" not in page.split("- **blocks**")[0], "this board has no control"
+    assert "vs random" not in markdown_tables(page)[0][0], "this board has no control"
 
 
 def test_rows_without_numbers_are_counted_not_hidden() -> None:
@@ -125,3 +125,19 @@ def test_a_reference_that_is_no_better_than_a_constant_answer_is_called_weak() -
     assert "weak" not in to_findings(build_board(both, balanced))
     page = to_findings(build_board(both, loader))  # all of its samples are of one class
     assert re.search(r"The clean reference is weak: its ACC, 90\.0 .*constant answer, 100\.0;", page)
+
+
+def test_across_blocks_each_defense_is_named_where_its_tests_say_so(page: str) -> None:
+    assert "less of the backdoor is left" not in page, "two blocks allow no test"
+    attacks = [f"a{i}" for i in range(7)]
+    found = to_findings(build_board([record(d, a) for d in ASR for a in attacks], load))
+
+    def told(term: str) -> str:
+        (line,) = [line for line in found.splitlines() if line.startswith(f"- **{term}")]
+        return line.partition("**: ")[2]
+
+    assert told("less of the backdoor is left than without") == "repair/oracle (0.0), strong (0.0), weak (66.7)."
+    assert told("more is left") == "worse (80.0)."
+    assert told("not told apart from no defense") == "repair/random (70.0)."
+    assert told("less is left than by the random") == "repair/oracle (0.0), strong (0.0), weak (66.7)."
+    assert told("a lower clean metric") == "strong (0.0)."

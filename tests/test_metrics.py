@@ -96,6 +96,7 @@ def test_the_numbers_of_a_cell_by_hand() -> None:
         "asr_delta": -2 / 5,
         "reverse_asr": 1 / 2,
         "reverse_asr_reference": 0.0,
+        "reverse_lift": 1 / 2,
         "robust_accuracy": 3 / 5,
         "coverage": 5 / 8,
         "visible": 1.0,

@@ -129,14 +129,16 @@ def test_the_heat_map_says_failed_where_a_cell_failed(toy: Content) -> None:
     assert [cell["text"] for cell in lines["onion"][0]] == ["+20.0", "failed"]
     assert lines["onion"][1] == "–"
     assert [cell["cls"] for cell in lines["none"][0]] == ["h4", "h4"]
-    assert lines["elibadcode"] == (lines["elibadcode"][0], "0.0")
+    assert lines["elibadcode"][1] == "10.0", "one of ten turned the other way, none on the reference"
 
 
 def test_cost_is_the_mean_over_attacks_that_both_have(toy: Content) -> None:
     rows = [row for row in toy.board.rows if row.attack != "none"]
     assert unit(toy.board.rows) == "tokens"
     found = {one.defense: one for one in spent(rows, "tokens")}
-    assert found["elibadcode"].effect == pytest.approx(-0.8)
+    assert found["elibadcode"].effect == pytest.approx(0.1 - 0.8), (
+        "what is left: one input in ten, turned the other way"
+    )
     assert (found["elibadcode"].attacks, found["onion"].attacks) == (2, 1)
     assert found["onion"].cost == 5000
 
@@ -392,6 +394,30 @@ def test_the_site_is_made_from_the_results_folder_alone(tmp_path: Path, pages: P
     made = front.parent / "cells" / "defect_detection-tiny-renaming-elibadcode-s0.html"
     assert "<ins>testo_init</ins>" in made.read_text(encoding="utf-8")
     assert made.read_text(encoding="utf-8") == cell_page(pages, "elibadcode")
+
+
+def test_what_is_no_good_is_shown_apart_and_the_rest_of_the_site_is_there(tmp_path: Path) -> None:
+    folder = results(tmp_path / "toy")
+    slugs = {name: record(name, "renaming").coordinates.slug for name in ("elibadcode", "spectral_signatures", "none")}
+    truncated = folder.cells / f"{slugs['elibadcode']}.json"
+    truncated.write_text(truncated.read_text(encoding="utf-8")[:200], encoding="utf-8")
+    broken = folder.cells / f"{slugs['spectral_signatures']}.parquet"
+    broken.write_bytes(broken.read_bytes()[:100])
+    refused = [{"where": "other/cells/x.json", "what": f"its data digest differs {SCRIPT}", "slug": "x"}]
+    (folder.root / "apart.json").write_text(json.dumps(refused), encoding="utf-8")
+    page = site_of_folder(folder).read_text(encoding="utf-8")
+    shown = page[page.index('id="apart"') : page.index('id="missing"')]
+    assert "3 results in no row" in shown
+    assert "not whole JSON" in shown
+    assert slugs["spectral_signatures"] in shown
+    assert "its data digest differs &lt;script&gt;" in shown
+    written = {path.stem for path in (folder.root / "site" / "cells").iterdir()}
+    assert slugs["none"] in written
+    assert not written & {slugs["elibadcode"], slugs["spectral_signatures"]}, "a page would have no numbers"
+
+
+def test_a_site_without_faults_has_no_such_section(pages: Path) -> None:
+    assert 'id="apart"' not in (pages / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_start_page_lists_boards_and_says_which_have_no_pages(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_wilson_is_statsmodels() -> None:
 
 @pytest.fixture(scope="module")
 def distances() -> pd.DataFrame:
-    """|lift| of four defenses on twelve blocks."""
+    """What four defenses leave of a backdoor on twelve blocks."""
     rng = np.random.default_rng(5)
     return pd.DataFrame({f"d{i}": np.abs(0.1 * i**1.5 + 0.15 * rng.standard_normal(12)) for i in range(4)})
 
@@ -131,7 +131,7 @@ def test_pairwise_tests_are_scikit_posthocs(distances: pd.DataFrame) -> None:
         for one, other in combinations(distances.columns, 2):
             pair = found.pair(one, other)
             assert pair is not None
-            assert getattr(pair.distance, ours) == pytest.approx(theirs.loc[one, other], rel=1e-4)
+            assert getattr(pair.left, ours) == pytest.approx(theirs.loc[one, other], rel=1e-4)
 
 
 def test_letters_say_what_scikit_posthocs_say(distances: pd.DataFrame) -> None:

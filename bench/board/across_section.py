@@ -17,8 +17,8 @@ BLOCK_HEADERS: Final = [
     *(
         "defense",
         "blocks",
-        "|lift|",
-        "median Δ|lift|",
+        "left",
+        "median Δ left",
         "p (Holm)",
         "p (table)",
         "effect",
@@ -39,7 +39,9 @@ PAIR_HEADERS: Final = [
     "better",
 ]
 MOST_PAIRS: Final = 60
-"""Printed; all of them stand in ``pairs.csv`` and ``board.json``."""
+"""Printed; of more than that only those with a control. All of them stand in ``pairs.csv`` and ``board.json``."""
+RANDOM: Final = "/random"
+"""How the labels of the controls without skill end."""
 
 
 def across_section(board: Board) -> list[str]:
@@ -50,17 +52,17 @@ def across_section(board: Board) -> list[str]:
     counts = f"{found.blocks} blocks with a backdoor to remove, {found.complete} of them complete."
     parts = ["## Across blocks", counts + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
     parts.append(escaped_table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks]))
-    told = [*told_apart(board, "distance"), *told_apart(board, "clean")]
+    told = [(pair, question) for question in ("left", "clean") for pair in found.pairs if _told(pair, question)]
     if told:
-        strict = sum(
-            (p := getattr(pair, question).p_table) is not None and p < found.alpha
-            for pair in found.pairs
-            for question in ("distance", "clean")
+        strict = sum((p := getattr(pair, question).p_table) is not None and p < found.alpha for pair, question in told)
+        parts.append(
+            f"{len(told)} answers tell a pair apart, each pair on its own ({strict} of them over the whole table, p (table))."
         )
-        parts.append(f"Told apart, each pair on its own ({strict} of them over the whole table, p (table)):")
-        parts.append("\n".join(f"- {line}" for line in told[:MOST_PAIRS]))
-        if len(told) > MOST_PAIRS:
-            parts.append(f"and {len(told) - MOST_PAIRS} more pairs (pairs.csv).")
+        shown = [one for one in told if len(told) <= MOST_PAIRS or _with_control(one[0], found.control)]
+        parts[-1] += " All of them:" if len(shown) == len(told) else " Those against no defense and against random:"
+        parts.append("\n".join(f"- {told_apart(*one)}" for one in shown))
+        if len(shown) < len(told):
+            parts.append("The others stand in `pairs.csv`.")
     unranked = [f"- {escape_markdown(s.defense)}: {escape_markdown(s.reason)}" for s in found.standings if s.reason]
     if unranked and not found.reason:
         parts.append("\n".join(unranked))
@@ -82,7 +84,7 @@ def block_row(summary: BlockSummary) -> list[str]:
     return [
         summary.defense,
         str(summary.blocks),
-        percent(Number(value=summary.mean_distance)),
+        percent(Number(value=summary.mean_left)),
         percent(difference, signed=True),
         p_value(summary.p_holm) if summary.p_holm is not None else summary.reason or DASH,
         p_value(summary.p_table),
@@ -110,20 +112,26 @@ def pair_row(one: str, other: str, found: Comparison) -> list[str]:
     ]
 
 
-def told_apart(board: Board, question: str) -> Iterator[str]:
-    """A Markdown line for each pair that one question tells apart."""
-    words = {"distance": "lift nearer to 0", "clean": "clean metric higher"}
-    for pair in board.analysis.pairs:
-        found: Comparison = getattr(pair, question)
-        if found.better not in ("one", "other"):
-            continue
-        better, worse = _named(pair, found)
-        median = percent(Number(value=found.median, low=found.low, high=found.high), signed=True)
-        yield (
-            f"{escape_markdown(better)} before {escape_markdown(worse)}: {words[question]} on {found.blocks} blocks "
-            f"({escape_markdown(pair.one)} − {escape_markdown(pair.other)}: median {median} points, "
-            f"p (Holm) {p_value(found.p_holm)})"
-        )
+def _told(pair: Pair, question: str) -> bool:
+    """Does one question tell a pair apart?"""
+    return getattr(pair, question).better in ("one", "other")
+
+
+def _with_control(pair: Pair, control: str | None) -> bool:
+    return any(name == control or name.endswith(RANDOM) for name in (pair.one, pair.other))
+
+
+def told_apart(pair: Pair, question: str) -> str:
+    """What one question says of a pair that it tells apart, in Markdown."""
+    words = {"left": "less left of the backdoor", "clean": "clean metric higher"}
+    found: Comparison = getattr(pair, question)
+    better, worse = _named(pair, found)
+    median = percent(Number(value=found.median, low=found.low, high=found.high), signed=True)
+    return (
+        f"{escape_markdown(better)} before {escape_markdown(worse)}: {words[question]} on {found.blocks} blocks "
+        f"({escape_markdown(pair.one)} − {escape_markdown(pair.other)}: median {median} points, "
+        f"p (Holm) {p_value(found.p_holm)})"
+    )
 
 
 def _named(pair: Pair, found: Comparison) -> tuple[str, str]:

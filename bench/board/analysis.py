@@ -1,7 +1,7 @@
 """Defenses across blocks (block = task × model × attack, seeds averaged first): who is told apart from whom, and by how much.
 
-Two questions are asked of every pair of defenses, over the blocks on which both have a number: which lift is nearer to 0 (a repair that
-plants a reverse backdoor is not better than none), and which clean metric is higher.
+Two questions are asked of every pair of defenses, over the blocks on which both have a number: which leaves less of the backdoor
+(:attr:`bench.board.table.Row.left`; a repair that plants the opposite one leaves that), and which clean metric is higher.
 
 The family of a Holm adjustment is one pair: its two questions. What is said of two defenses then rests on those two alone, and no
 third defense on the board can change it; Holm over all pairs would, since every newcomer makes every test stricter. The price: 5 % is
@@ -23,6 +23,8 @@ from bench.board.rounding import rounded
 
 TIE_MARGIN: Final = 0.01
 ALPHA: Final = 0.05
+MOST_GROUPS: Final = 26
+"""Tie groups that letters are given to. Many defenses overlap in a hundred groups, and nobody reads a hundred letters."""
 RANKED_SHARE: Final = 0.8
 """A defense is ranked if it has a lift on this share of the control's blocks: one that hardly applies must not shrink the complete
 blocks of all others."""
@@ -69,8 +71,8 @@ class Pair(_Frozen):
 
     one: str
     other: str
-    distance: Comparison
-    """Of |lift|: smaller is better."""
+    left: Comparison
+    """Of what is left of the backdoor: smaller is better."""
     clean: Comparison
     """Of the clean metric: higher is better."""
 
@@ -81,14 +83,15 @@ class Standing(_Frozen):
     defense: str
     blocks: int
     """Blocks on which it has a lift."""
-    mean_distance: float | None = None
-    """Mean |lift| over them."""
+    mean_left: float | None = None
+    """Mean of what is left over them."""
     mean_rank: float | None = None
-    """By |lift| over the complete blocks, 1 is best; ``rank_low`` and ``rank_high``: bootstrap interval of its place."""
+    """By what is left on the complete blocks, 1 is best; ``rank_low`` and ``rank_high``: bootstrap interval of its place."""
     rank_low: float | None = None
     rank_high: float | None = None
     letters: str = ""
-    """Tie groups: two defenses share a letter exactly where |lift| does not tell them apart. Empty without any test."""
+    """Tie groups: two defenses share a letter exactly where what they leave does not tell them apart. Empty without any test, and
+    where there would be more than :data:`MOST_GROUPS` of them."""
     reason: str = ""
     """Why it has no rank."""
 
@@ -115,7 +118,7 @@ class Analysis(_Frozen):
     complete: int = 0
     """Blocks on which every ranked defense has one; ranks rest on these alone."""
     standings: tuple[Standing, ...] = ()
-    """Best first by mean rank; those without a rank after them, by mean |lift|."""
+    """Best first by mean rank; those without a rank after them, by the mean of what is left."""
     pairs: tuple[Pair, ...] = ()
     gaps: tuple[Gap, ...] = ()
     reason: str = ""
@@ -127,7 +130,7 @@ class Analysis(_Frozen):
             if (pair.one, pair.other) == (one, other):
                 return pair
             if (pair.one, pair.other) == (other, one):
-                return Pair(one=one, other=other, distance=_turned(pair.distance), clean=_turned(pair.clean))
+                return Pair(one=one, other=other, left=_turned(pair.left), clean=_turned(pair.clean))
         return None
 
 
@@ -149,29 +152,29 @@ def _turned(found: Comparison) -> Comparison:
     )
 
 
-def analyse(lifts: Values, clean: Values, *, control: str | None, gaps: Iterable[Gap] = ()) -> Analysis:
+def analyse(left: Values, clean: Values, *, control: str | None, gaps: Iterable[Gap] = ()) -> Analysis:
     """The analysis of all defenses that have a lift anywhere.
 
     Args:
-        lifts: defense → block → lift (mean over seeds). A missing block is left out, never filled in.
+        left: defense → block → what is left of the backdoor, 0 or more (mean over seeds). A missing block is left out, never filled in.
         clean: the same of the clean metric.
         control: the undefended rows' label, or ``None``.
         gaps: handed on.
     """
-    distances = {name: {b: abs(x) for b, x in found.items()} for name, found in lifts.items() if found}
-    ranked, complete = _ranked(distances, control)
-    ranks = stats.rank_intervals([[distances[name][block] for name in ranked] for block in complete])
+    left = {name: found for name, found in left.items() if found}
+    ranked, complete = _ranked(left, control)
+    ranks = stats.rank_intervals([[left[name][block] for name in ranked] for block in complete])
     places = dict(zip(ranked, ranks, strict=True)) if ranks else {}
     order = sorted(
-        distances,
-        key=lambda name: (name not in places, places[name].mean_rank if name in places else 0.0, _key(distances, name)),
+        left,
+        key=lambda name: (name not in places, places[name].mean_rank if name in places else 0.0, _key(left, name)),
     )
-    pairs = _pairs(order, distances, clean)
-    tested = [name for name in order if any(p.distance.p is not None for p in pairs if name in (p.one, p.other))]
-    apart = {(p.one, p.other): p.distance.better in ("one", "other") for p in pairs}
-    letters = stats.tie_groups(tested, apart)
+    pairs = _pairs(order, left, clean)
+    tested = [name for name in order if any(p.left.p is not None for p in pairs if name in (p.one, p.other))]
+    apart = {(p.one, p.other): p.left.better in ("one", "other") for p in pairs}
+    letters = stats.tie_groups(tested, apart, most=MOST_GROUPS)
     reason = ""
-    if not places and distances:
+    if not places and left:
         few = f"{stats.NOT_ENOUGH_BLOCKS}: {len(complete)} complete, ranks need {stats.MINIMUM_BLOCKS}"
         reason = few if complete else NO_COMPLETE_BLOCK
     standings = []
@@ -180,18 +183,18 @@ def analyse(lifts: Values, clean: Values, *, control: str | None, gaps: Iterable
         standings.append(
             Standing(
                 defense=name,
-                blocks=len(distances[name]),
-                mean_distance=rounded(_mean(distances[name])),
+                blocks=len(left[name]),
+                mean_left=rounded(_mean(left[name])),
                 mean_rank=rounded(place.mean_rank) if place else None,
                 rank_low=place.low if place else None,
                 rank_high=place.high if place else None,
                 letters=letters.get(name, ""),
-                reason="" if place else reason if name in ranked else _too_few(distances, name, control),
+                reason="" if place else reason if name in ranked else _too_few(left, name, control),
             )
         )
     return Analysis(
-        control=control if control in distances else None,
-        blocks=len({block for found in distances.values() for block in found}),
+        control=control if control in left else None,
+        blocks=len({block for found in left.values() for block in found}),
         complete=len(complete),
         standings=tuple(standings),
         pairs=tuple(pairs),
@@ -200,55 +203,55 @@ def analyse(lifts: Values, clean: Values, *, control: str | None, gaps: Iterable
     )
 
 
-def _key(distances: Values, name: str) -> tuple[float, str]:
-    return rounded(_mean(distances[name])) or 0.0, name
+def _key(left: Values, name: str) -> tuple[float, str]:
+    return rounded(_mean(left[name])) or 0.0, name
 
 
 def _mean(values: Mapping[Block, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _base(distances: Values, control: str | None) -> set[Block]:
+def _base(left: Values, control: str | None) -> set[Block]:
     """The blocks that a ranked defense is asked for: the control's, or all where there is none."""
-    if control is not None and control in distances:
-        return set(distances[control])
-    return {block for found in distances.values() for block in found}
+    if control is not None and control in left:
+        return set(left[control])
+    return {block for found in left.values() for block in found}
 
 
-def _ranked(distances: Values, control: str | None) -> tuple[list[str], list[Block]]:
+def _ranked(left: Values, control: str | None) -> tuple[list[str], list[Block]]:
     """The defenses that are ranked, by name, and the complete blocks."""
-    base = _base(distances, control)
-    ranked = sorted(name for name, found in distances.items() if len(base & set(found)) >= RANKED_SHARE * len(base))
-    complete = [block for block in base if all(block in distances[name] for name in ranked)] if ranked else []
+    base = _base(left, control)
+    ranked = sorted(name for name, found in left.items() if len(base & set(found)) >= RANKED_SHARE * len(base))
+    complete = [block for block in base if all(block in left[name] for name in ranked)] if ranked else []
     return ranked, sorted(complete, key=str)
 
 
-def _too_few(distances: Values, name: str, control: str | None) -> str:
-    base = _base(distances, control)
-    return f"not ranked: it has a lift on {len(base & set(distances[name]))} of {len(base)} blocks"
+def _too_few(left: Values, name: str, control: str | None) -> str:
+    base = _base(left, control)
+    return f"not ranked: it has a lift on {len(base & set(left[name]))} of {len(base)} blocks"
 
 
-def _pairs(order: Sequence[str], distances: Values, clean: Values) -> list[Pair]:
+def _pairs(order: Sequence[str], left: Values, clean: Values) -> list[Pair]:
     found = []
     for one, other in combinations(order, 2):
-        common = [block for block in distances[one] if block in distances[other]]
+        common = [block for block in left[one] if block in left[other]]
         known = [block for block in common if block in clean.get(one, {}) and block in clean.get(other, {})]
         questions = [
-            _compare([distances[one][b] - distances[other][b] for b in common], smaller=True),
+            _compare([left[one][b] - left[other][b] for b in common], smaller=True),
             _compare([clean[one][b] - clean[other][b] for b in known], smaller=False),
         ]
         adjusted = stats.holm([question.p for question in questions])
         told = [_decided(question, p) for question, p in zip(questions, adjusted, strict=True)]
-        found.append(Pair(one=one, other=other, distance=told[0], clean=told[1]))
-    tables = [stats.holm([getattr(pair, name).p for pair in found]) for name in ("distance", "clean")]
+        found.append(Pair(one=one, other=other, left=told[0], clean=told[1]))
+    tables = [stats.holm([getattr(pair, name).p for pair in found]) for name in ("left", "clean")]
     return [
         pair.model_copy(
             update={
-                "distance": pair.distance.model_copy(update={"p_table": rounded(distance)}),
+                "left": pair.left.model_copy(update={"p_table": rounded(of_left)}),
                 "clean": pair.clean.model_copy(update={"p_table": rounded(of_clean)}),
             }
         )
-        for pair, distance, of_clean in zip(found, *tables, strict=True)
+        for pair, of_left, of_clean in zip(found, *tables, strict=True)
     ]
 
 

@@ -17,10 +17,10 @@ class BlockSummary(BaseModel):
     defense: str
     blocks: int
     """Blocks on which both this defense and none have a lift."""
-    mean_distance: float | None = None
-    """Mean |lift| over the blocks on which this defense has one."""
+    mean_left: float | None = None
+    """Mean of what is left of the backdoor, over the blocks on which this defense has a lift."""
     median_difference: float | None = None
-    """Median of |lift| − |lift without defense|; negative is better."""
+    """Median of what is left less what is there without defense; negative is better."""
     median_low: float | None = None
     median_high: float | None = None
     p: float | None = None
@@ -29,7 +29,7 @@ class BlockSummary(BaseModel):
     p_table: float | None = None
     """The same, Holm over all pairs of the board."""
     effect: float | None = None
-    """Rank-biserial correlation; −1: nearer to zero than none on every block."""
+    """Rank-biserial correlation; −1: less left than with none on every block."""
     wins: int = 0
     ties: int = 0
     losses: int = 0
@@ -47,13 +47,13 @@ class BlockSummary(BaseModel):
 
 
 def summarise_blocks(
-    lifts: Mapping[str, Mapping[Block, float]],
+    left: Mapping[str, Mapping[Block, float]],
     *,
     control: str | None,
     clean: Mapping[str, Mapping[Block, float]] | None = None,
 ) -> list[BlockSummary]:
     """Summaries of all defenses that have a lift anywhere, best first; arguments as :func:`bench.board.analysis.analyse`."""
-    return summaries(analyse(lifts, clean or {}, control=control))
+    return summaries(analyse(left, clean or {}, control=control))
 
 
 def summaries(analysis: Analysis) -> list[BlockSummary]:
@@ -66,7 +66,7 @@ def _summary(analysis: Analysis, standing: Standing) -> BlockSummary:
     return BlockSummary(
         defense=standing.defense,
         blocks=compared.blocks,
-        mean_distance=standing.mean_distance,
+        mean_left=standing.mean_left,
         median_difference=compared.median,
         median_low=compared.low,
         median_high=compared.high,
@@ -95,4 +95,4 @@ def _against(analysis: Analysis, standing: Standing) -> tuple[Comparison, Compar
         return Comparison(blocks=standing.blocks), Comparison(blocks=0), "the control"
     pair = analysis.pair(standing.defense, analysis.control)
     assert pair is not None
-    return pair.distance, pair.clean, pair.distance.reason
+    return pair.left, pair.clean, pair.left.reason

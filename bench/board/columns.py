@@ -162,7 +162,8 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 "(from five on) and groups, no narrower than the formula on the samples of all seeds and, from five seeds on, Student's "
                 "interval over seeds. A filter's shares and coverage take samples as independent. A defense that trains anew differs "
                 "from the undefended model by the luck of training, too, which no interval of few seeds holds: compare it with random. "
-                "Pairs that share their second function are taken as independent."
+                "Pairs that share their second function are taken as independent. An MRR near that of an order by lot is covered less "
+                "often than it says where queries are few (in simulations by about 85 % of the intervals at 87 queries)."
             ),
         ),
         (
@@ -201,8 +202,9 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         (
             "lift",
             (
-                "ASR − ASR₀, paired, in points. Near 0 is good. Below 0, the defended model calls fewer triggered inputs the target "
-                "than the reference does: far below, the defense planted a reverse backdoor (see reverse ASR)."
+                "ASR − ASR₀, paired, in points: what the backdoor does beyond what the trigger does to a clean model. 0 is good. Below "
+                "0, fewer triggered inputs meet the goal than on the reference: they are rejected, or the trigger is undone, or a repair "
+                "planted the opposite backdoor, which shows in reverse ASR."
             ),
         ),
         (
@@ -220,7 +222,13 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 "does not apply stands as it is and counts if the model calls it the target. Shown where it is another number."
             ),
         ),
-        ("reverse ASR", "triggered target-class inputs that flip to the victim class."),
+        (
+            "reverse ASR",
+            (
+                "triggered target-class inputs that flip to the victim class. Reverse lift: that, less the same on the reference, paired; "
+                "above 0 where a repair planted the opposite backdoor."
+            ),
+        ),
         ("RA", "triggered inputs that get their true label."),
         (
             "ANR, ASR@k",
@@ -270,18 +278,21 @@ BLOCK_DEFINITIONS: Final = (
         ),
     ),
     (
-        "|lift|",
-        "distance of the lift from 0, so that a reverse backdoor is no improvement; mean over the defense's blocks.",
+        "left",
+        (
+            "what is left of the backdoor: the larger of lift and reverse lift, and at least 0 (a lift below 0 is neither better nor "
+            "worse than 0, unless the opposite backdoor is there); mean over the defense's blocks."
+        ),
     ),
     (
-        "median Δ|lift|",
-        "median of |lift| with the defense minus without, with the sign test's exact interval (none below six blocks).",
+        "median Δ left",
+        "median of what is left with the defense minus without, with the sign test's exact interval (none below six blocks).",
     ),
     (
         "p (Holm)",
         (
             "two-sided Wilcoxon signed-rank test against no defense (exact up to sixty blocks); below six blocks it can never reach 0.05 "
-            "and is not given. Holm over the two questions asked of a pair of defenses, lift and clean metric: what is said of two "
+            "and is not given. Holm over the two questions asked of a pair of defenses, what is left and clean metric: what is said of two "
             "defenses rests on those two alone, whoever else stands on the board. 5 % is the chance of a false verdict on one pair, not "
             "on the table."
         ),
@@ -290,9 +301,15 @@ BLOCK_DEFINITIONS: Final = (
         "p (table)",
         "the same, Holm over all pairs of the board: strict, and another number with every newcomer. It decides nothing.",
     ),
-    ("effect", "rank-biserial correlation, −1 (always nearer to 0) to 1."),
-    ("win/tie/loss", "blocks on which |lift| is smaller, within one point, or larger."),
-    ("group", "defenses that share a letter are not told apart in |lift| at 5 % (their pair's Wilcoxon test, Holm)."),
+    ("effect", "rank-biserial correlation, −1 (always less left) to 1."),
+    ("win/tie/loss", "blocks on which less is left, as much within one point, or more."),
+    (
+        "group",
+        (
+            "defenses that share a letter are not told apart at 5 % in what they leave (their pair's Wilcoxon test, Holm). No letters "
+            "where there would be more than 26: see `pairs.csv`."
+        ),
+    ),
     (
         "rank",
         (

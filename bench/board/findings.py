@@ -5,7 +5,7 @@ Every sentence and count is derived from the board's rows; no threshold but the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -22,7 +22,7 @@ from bench.stats import MINIMUM_SEEDS
 ALPHA: Final = 0.05
 """Of McNemar's test after Holm over the table, for "lowers" and "raises"."""
 _HEADERS: Final = (
-    *("defense", "family", "blocks", "lowers", "no change shown", "raises", "lift not shown", "ASR, mean"),
+    *("defense", "family", "blocks", "lowers", "no change shown", "raises", "nothing left shown", "ASR, mean"),
     *("keeps", "loses", "Δ clean, mean"),
 )
 _KINDS: Final = ("random", "oracle")
@@ -32,8 +32,8 @@ interval of that seed's undefended lift lies above 0). Only these are counted: t
     "lowers, raises": f"""blocks on which the paired interval of the change of ASR against the undefended victim lies wholly below 0, or
 above it; in brackets those of them on which exact McNemar holds at every seed as well, in the same direction (Holm
 over the board's rows, p below {ALPHA:g}).""",
-    "lift not shown": """blocks on which the interval of the lift that is left reaches 0: no backdoor can be shown any more. A lift
-below 0 as a whole (a reverse backdoor) counts as shown.""",
+    "nothing left shown": """blocks on which the interval of the lift does not lie above 0, nor that of the reverse lift: neither the
+backdoor nor its opposite can be shown any more.""",
     "ASR, mean": "mean ASR over those blocks; in brackets the undefended victims' mean on the same blocks.",
     "keeps, loses": """blocks on which the loss of the clean metric is within the board's margin (lower end of the paired interval), and
 on which a loss is shown (the interval lies below 0). Both can be true of a small loss; on the other blocks neither is shown.""",
@@ -85,6 +85,8 @@ class Findings:
     """On the whole board, before everything else."""
     attacks: tuple[tuple[str, str], ...]
     """(task · model, what is implanted there)."""
+    across: tuple[tuple[str, str], ...]
+    """(what the tests across blocks say, of which defenses)."""
     scopes: tuple[Scope, ...]
 
     @property
@@ -115,7 +117,7 @@ def find(board: Board) -> Findings:
     if missing:
         notes.append(f"{missing} of {len(board.rows)} rows have no numbers; the board says why for each.")
     scopes = tuple(_scopes(board)) if any(row.family != "none" and row.numbers for row in board.rows) else ()
-    return Findings(tuple(notes), tuple(_attacks(board)), scopes)
+    return Findings(tuple(notes), tuple(_attacks(board)), tuple(_across(board)), scopes)
 
 
 def to_findings(board: Board) -> str:
@@ -130,10 +132,15 @@ def to_findings(board: Board) -> str:
         parts.append("## Defenses")
         if has_lifts(board):
             parts.append("![lift that each defense leaves, by attack](lifts.svg)")
+    if found.across:
+        parts.append(
+            "\n".join(f"- **{escape_markdown(term)}**: {escape_markdown(text)}." for term, text in found.across)
+        )
+    if found.definitions:
+        parts += ["### How to read the tables"]
+        parts.append("\n".join(f"- **{term}**: {text}" for term, text in found.definitions))
     for scope in found.scopes:
         parts += [f"### {escape_markdown(scope.title)}", escaped_table(scope.headers, scope.rows)]
-    if found.definitions:
-        parts.append("\n".join(f"- **{term}**: {text}" for term, text in found.definitions))
     return "\n\n".join(parts) + "\n"
 
 
@@ -178,6 +185,45 @@ def _weakness(rows: Sequence[Row]) -> str:
     return ""
 
 
+def _across(board: Board) -> Iterator[tuple[str, str]]:
+    """What the tests across blocks tell apart; nothing below the number of blocks at which there are tests."""
+    found = board.analysis
+    families = {row.defense: row.family for row in board.rows}
+    tested = [
+        standing
+        for standing in found.standings
+        if standing.defense != found.control
+        and (pair := found.pair(standing.defense, found.control or "")) is not None
+        and pair.left.p is not None
+    ]
+    if not tested:
+        return
+
+    def named(answer: str, question: str, other: Callable[[str], str]) -> str:
+        """The defenses of which a question says so against another one, least left first."""
+        told = []
+        for standing in tested:
+            pair = found.pair(standing.defense, other(standing.defense))
+            if pair is not None and getattr(pair, question).better == answer:
+                told.append(f"{standing.defense} ({percent(Number(value=standing.mean_left))})")
+        return ", ".join(told) or "none"
+
+    def control(defense: str) -> str:
+        return found.control or ""
+
+    def random(defense: str) -> str:
+        return f"{families.get(defense, '')}/random"
+
+    yield (
+        f"less of the backdoor is left than without a defense ({found.blocks} blocks; in brackets what is left, mean)",
+        named("one", "left", control),
+    )
+    yield "more is left", named("other", "left", control)
+    yield "not told apart from no defense", named("not told apart", "left", control)
+    yield "less is left than by the random control of the same family", named("one", "left", random)
+    yield "a lower clean metric than without a defense", named("other", "clean", control)
+
+
 def _scopes(board: Board) -> Iterator[Scope]:
     judged = board.judged
     bare = {row.block: row for row in judged if row.family == "none" and row.attacked}
@@ -213,7 +259,7 @@ def _counts(hit: Sequence[Row], bare: dict[tuple[str, str, str], Row]) -> list[s
         return ["0", *[DASH] * 8]
     lowers = [row for row in hit if _below(row.numbers["asr_delta"])]
     raises = [row for row in hit if _above(row.numbers["asr_delta"])]
-    gone = sum(_reaches_zero(row.numbers["lift"]) for row in hit)
+    gone = sum(row.nothing_left for row in hit)
     before = [bare[row.block].numbers["asr"].value for row in hit if row.block in bare]
     return [
         str(len(hit)),
@@ -252,7 +298,3 @@ def _above(number: Number | None) -> bool:
 
 def _below(number: Number | None) -> bool:
     return number is not None and number.high is not None and number.high < 0
-
-
-def _reaches_zero(number: Number) -> bool:
-    return number.low is not None and number.high is not None and number.low <= 0 <= number.high

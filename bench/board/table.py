@@ -128,6 +128,25 @@ class Row(BaseModel):
         return "asr" in self.numbers and self.numbers["asr"].value is not None
 
     @property
+    def left(self) -> float | None:
+        """What is left of the backdoor: the larger of lift and reverse lift, at least 0; ``None`` without a lift.
+
+        The distance of the lift from 0 would punish what stops a trigger for which a clean model falls as well (a screen that rejects
+        every triggered input has an ASR of 0 and a lift far below). A reverse backdoor is seen where it acts: on triggered inputs of
+        the target class, more of which turn to the victim class than on the clean reference. Code search has no such inputs.
+        """
+        lift, reverse = (
+            self.numbers[name].value if name in self.numbers else None for name in ("lift", "reverse_lift")
+        )
+        return None if lift is None else max(lift, reverse or 0.0, 0.0)
+
+    @property
+    def nothing_left(self) -> bool:
+        """Does no interval show anything of the backdoor any more, nor of its opposite?"""
+        lift, reverse = (self.numbers.get(name, Number()) for name in ("lift", "reverse_lift"))
+        return lift.low is not None and lift.low <= 0 and (reverse.low is None or reverse.low <= 0)
+
+    @property
     def implanted_seeds(self) -> tuple[int, ...]:
         """Of an undefended row: the seeds at which the backdoor is there."""
         return tuple(one.seed for one in self.each if one.implanted)
@@ -341,25 +360,24 @@ class _Reader:
 
 def analyse_rows(rows: Sequence[Row], shown: Sequence[Row]) -> Analysis:
     """What rows (:func:`judged_rows`) say across blocks; ``shown`` are all rows, which tell why one is missing."""
-    lifts: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
+    left: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
     clean: dict[str, dict[Block, float]] = {row.defense: {} for row in rows}
     for row in rows:
-        block = row.block
-        for values, name in ((lifts, "lift"), (clean, "clean")):
-            value = row.numbers[name].value if name in row.numbers else None
+        of_clean = row.numbers["clean"].value if "clean" in row.numbers else None
+        for values, value in ((left, row.left), (clean, of_clean)):
             if value is not None:
-                values[row.defense][block] = value
+                values[row.defense][row.block] = value
     controls = [row.defense for row in rows if row.family == "none"]
-    return analyse(lifts, clean, control=controls[0] if controls else None, gaps=_gaps(shown, lifts))
+    return analyse(left, clean, control=controls[0] if controls else None, gaps=_gaps(shown, left))
 
 
-def _gaps(rows: Sequence[Row], lifts: Mapping[str, Mapping[Block, float]]) -> list[Gap]:
+def _gaps(rows: Sequence[Row], left: Mapping[str, Mapping[Block, float]]) -> list[Gap]:
     at = {(*row.block, row.defense): row for row in rows}
-    blocks = sorted({block for found in lifts.values() for block in found})
+    blocks = sorted({block for found in left.values() for block in found})
     found = []
     for defense in sorted({row.defense for row in rows}):
         for block in blocks:
-            if block not in lifts.get(defense, {}):
+            if block not in left.get(defense, {}):
                 reason = _why_missing(at.get((*block, defense)))
                 found.append(Gap(defense=defense, task=block[0], model=block[1], attack=block[2], reason=reason))
     return found

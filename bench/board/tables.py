@@ -82,12 +82,15 @@ _OF_PAIR: Final = (
 
 
 def to_pairs_csv(board: Board) -> str:
-    """One line for each pair of defenses and question (``distance``: |lift|, ``clean``: the clean metric); empty where undefined."""
+    """One line for each pair of defenses and question; empty where undefined.
+
+    ``left``: what is left of the backdoor; ``clean``: the clean metric.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["suites", "one", "other", "question", *_OF_PAIR])
     for pair in board.analysis.pairs:
-        for question in ("distance", "clean"):
+        for question in ("left", "clean"):
             found = getattr(pair, question)
             line = [getattr(found, name) for name in _OF_PAIR]
             writer.writerow([" ".join(board.suites), pair.one, pair.other, question, *line])

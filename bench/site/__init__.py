@@ -56,14 +56,15 @@ def site_of_folder(
         The front page.
 
     Raises:
-        bench.errors.DataError: no or unreadable records, examples or published numbers.
-        bench.errors.StoreError: an outcome table is missing or truncated, or a file cannot be written.
+        bench.errors.DataError: no record that can be read; unreadable examples or published numbers. Single records and tables that are
+            no good are set apart on the page.
+        bench.errors.StoreError: a file cannot be written.
     """
 
     def load(record: Record) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         return folder.outcomes(record.coordinates), folder.filter_table(record.coordinates)
 
-    records = folder.records()
+    records, faults = folder.read()
     examples = read_examples(folder.root)
     if store is not None and store.is_dir():
         found = collect_examples(records, Store(store), examples)
@@ -80,5 +81,6 @@ def site_of_folder(
         timings=folder.timings(),
         examples=examples,
         reported=read_reported(folder.root.parent / REPORTED),
+        faults=faults,
     )
     return write_pages(content, out or folder.root / FOLDER)

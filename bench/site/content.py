@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.board.detection import Trial
 from bench.board.table import MARGIN, Board, Loader, Row, Timings, build_board
+from bench.faults import Fault
 from bench.metrics import CellMetrics, Number, record_metrics
 from bench.outcomes import Answers, check
 from bench.records import Record, Status
@@ -61,6 +62,7 @@ def gather(
     timings: Timings | None = None,
     examples: Examples | None = None,
     reported: tuple[Reported, ...] = (),
+    faults: Iterable[Fault] = (),
 ) -> Content:
     """Build the board, and count each cell's outcomes while they pass: no table is read twice for the site.
 
@@ -86,8 +88,10 @@ def gather(
                 metrics[slug] = record_metrics(record, outcomes, judged)
         return outcomes, judged
 
-    board = build_board(records, load, margin=margin, timings=timings, false_alarms=false_alarms)
+    board = build_board(records, load, margin=margin, timings=timings, false_alarms=false_alarms, faults=faults)
     numbers: dict[str, Mapping[str, Number]] = {slug: found.numbers() for slug, found in metrics.items()}
+    apart = {fault.slug for fault in board.apart}
+    rows = {place(row): [r for r in rows[place(row)] if r.coordinates.slug not in apart] for row in board.rows}
     for row in board.rows:
         for record in rows[place(row)]:
             if record.coordinates.slug in alone and record.status is Status.OK:

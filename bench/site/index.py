@@ -114,7 +114,7 @@ def by_model(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 def tradeoffs(content: Content, look: Mapping[str, Look]) -> list[Group]:
     """A panel for each attack, by (task, model); beyond :data:`ON_FRONT` points each group has a page of its own."""
     groups: list[Group] = []
-    apart = sum(_lift(row) is not None for row in content.board.rows) > ON_FRONT
+    apart = sum(row.left is not None for row in content.board.rows) > ON_FRONT
     for heading, rows in by_model(content.board.rows):
         name = f"{TRADEOFFS}/{len(groups) + 1}.html" if apart else ""
         base = f"../{CELLS}/" if apart else f"{CELLS}/"
@@ -134,7 +134,7 @@ def _tradeoff(content: Content, rows: list[Row], look: Mapping[str, Look], base:
 
 def legend(look: Mapping[str, Look], content: Content) -> list[tuple[str, Look]]:
     """One entry a look; defenses without any lift are left out."""
-    shown = {row.defense for row in content.board.rows if _lift(row) is not None}
+    shown = {row.defense for row in content.board.rows if row.left is not None}
     entries = {one.legend: one for name, one in look.items() if name in shown}
     return list(entries.items())
 
@@ -184,7 +184,7 @@ def heat_maps(content: Content, base: str = f"{CELLS}/") -> list[dict[str, Any]]
         names = list(dict.fromkeys(row.defense for row in sorted(attacked, key=_by_family)))
         body = [[_heat(content, found.get((name, attack)), base) for attack in attacks] for name in names]
         if body and attacks:
-            means = [_mean_distance([found.get((name, attack)) for attack in attacks]) for name in names]
+            means = [_mean_left([found.get((name, attack)) for attack in attacks]) for name in names]
             lines = list(zip(names, body, means, strict=True))
             maps.append({"heading": heading, "attacks": attacks, "lines": lines})
     return maps
@@ -212,16 +212,10 @@ def _heat(content: Content, row: Row | None, base: str) -> dict[str, str]:
     }
 
 
-def _lift(row: Row | None) -> float | None:
-    lift = row.numbers.get("lift") if row is not None else None
-    return None if lift is None else lift.value
-
-
-def _mean_distance(rows: Sequence[Row | None]) -> str:
-    """Mean |lift|; a dash unless every attack has one, since a mean over fewer would be another number."""
-    lifts = [_lift(row) for row in rows]
-    known = [abs(lift) for lift in lifts if lift is not None]
-    return words.points(sum(known) / len(known)) if known and len(known) == len(lifts) else words.DASH
+def _mean_left(rows: Sequence[Row | None]) -> str:
+    """Mean of what is left; a dash unless every attack has one, since a mean over fewer would be another number."""
+    known = [row.left for row in rows if row is not None and row.left is not None]
+    return words.points(sum(known) / len(known)) if known and len(known) == len(rows) else words.DASH
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

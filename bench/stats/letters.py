@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 
-def tie_groups(items: Sequence[str], different: Mapping[tuple[str, str], bool]) -> dict[str, str]:
+def tie_groups(
+    items: Sequence[str], different: Mapping[tuple[str, str], bool], *, most: int | None = None
+) -> dict[str, str]:
     """Compact letter display (Piepho 2004, insert and absorb): two items share a letter iff they are not told apart.
 
     Args:
         items: from best to worst; letters are given in this order.
         different: for pairs (in either order), whether a test tells them apart; a missing pair is not told apart.
+        most: with more groups than this nothing is returned.
     """
     sets: list[set[str]] = [set(items)] if items else []
     for one, other in combinations(items, 2):
@@ -19,6 +22,8 @@ def tie_groups(items: Sequence[str], different: Mapping[tuple[str, str], bool]) 
             continue
         split = [part - {drop} for part in sets if {one, other} <= part for drop in (one, other)]
         sets = _without_subsets([part for part in sets if not {one, other} <= part] + split)
+    if most is not None and len(sets) > most:
+        return {}
     order = {item: place for place, item in enumerate(items)}
     sets.sort(key=lambda part: sorted(order[item] for item in part))
     return {item: "".join(_letter(place) for place, part in enumerate(sets) if item in part) for item in items}

@@ -1,4 +1,4 @@
-"""Cost against effect: what a defense spends, and how much nearer to 0 it brings the lift."""
+"""Cost against effect: what a defense spends, and how much of the backdoor it takes away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Spent:
     defense: str
     cost: float
     effect: float
-    """|lift| with the defense minus without, in shares; below 0 is better."""
+    """What is left of the backdoor with the defense minus without, in shares; below 0 is better."""
     attacks: int
 
 
@@ -35,10 +35,10 @@ def unit(rows: Sequence[Row]) -> str:
 
 def spent(rows: Sequence[Row], unit: str) -> list[Spent]:
     """The defenses of one (task, model), in order of names."""
-    without = {row.attack: _distance(row) for row in rows if row.family == "none"}
+    without = {row.attack: row.left for row in rows if row.family == "none"}
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        before, after = without.get(row.attack), _distance(row)
+        before, after = without.get(row.attack), row.left
         cost = row.wall_seconds if unit == "seconds" else row.tokens
         if row.family != "none" and before is not None and after is not None and cost is not None:
             found.setdefault(row.defense, []).append((cost, after - before))
@@ -46,11 +46,6 @@ def spent(rows: Sequence[Row], unit: str) -> list[Spent]:
         Spent(name, sum(c for c, _ in pairs) / len(pairs), sum(e for _, e in pairs) / len(pairs), len(pairs))
         for name, pairs in sorted(found.items())
     ]
-
-
-def _distance(row: Row) -> float | None:
-    lift = row.numbers.get("lift")
-    return None if lift is None or lift.value is None else abs(lift.value)
 
 
 def cost_chart(found: Sequence[Spent], unit: str, look: Mapping[str, Look], title: str) -> Markup | None:
@@ -62,7 +57,7 @@ def cost_chart(found: Sequence[Spent], unit: str, look: Mapping[str, Look], titl
         logarithmic(paid) if paid else Axis(1, 10, ()),
         linear([0.0, *(100 * one.effect for one in found)], within=(-100, 100)),
         f"{unit} spent (log)",
-        "Δ|lift|, points (below 0 is better)",
+        "Δ left, points (below 0 is better)",
         left=52 if not paid or len(paid) == len(found) else 82,
         x_text=compact,
     )
@@ -73,13 +68,13 @@ def cost_chart(found: Sequence[Spent], unit: str, look: Mapping[str, Look], titl
     for one in found:
         x = frame.across(one.cost) if one.cost > 0 else 62
         text = (
-            f"{one.defense}: {compact(one.cost)} {unit}, Δ|lift| {words.points(one.effect, signed=True)} points, "
+            f"{one.defense}: {compact(one.cost)} {unit}, Δ left {words.points(one.effect, signed=True)} points, "
             f"mean over {one.attacks} attack{'s' * (one.attacks != 1)}"
         )
         mark = marker(look[one.defense].shape, x, frame.down(100 * one.effect), look[one.defense].colour, text)
         parts.append(element("g", mark, data_d=one.defense, cls="point"))
     best = min(found, key=lambda one: one.effect)
-    return picture(frame.width, frame.height, title, f"Nearest to 0: {best.defense}.", parts, "scatter")
+    return picture(frame.width, frame.height, title, f"Takes away most: {best.defense}.", parts, "scatter")
 
 
 def _zero(frame: Frame) -> Iterator[Markup]:

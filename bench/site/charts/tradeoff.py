@@ -22,8 +22,8 @@ def placed(rows: Sequence[Row]) -> list[Row]:
 
 
 def front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats: none is both nearer to lift 0 and better on clean inputs (and different in one)."""
-    at = {id(row): (abs(_of(row, "lift")), -_of(row, "clean")) for row in placed(rows)}
+    """The rows that no other beats: none both leaves less of the backdoor and is better on clean inputs (and different in one)."""
+    at = {id(row): (row.left or 0.0, -_of(row, "clean")) for row in placed(rows)}
 
     def beaten(mine: tuple[float, float]) -> bool:
         return any(other != mine and other[0] <= mine[0] and other[1] <= mine[1] for other in at.values())
@@ -50,7 +50,7 @@ def tradeoff(
     frame = Frame(
         linear([0.0, *_ends(shown, "lift")], within=(-100, 100)),
         linear(_ends(shown, "clean"), within=(0, 100)),
-        "lift, points (0 is best)",
+        "lift, points (0 or below is best)",
         f"clean {metric}, %",
     )
     best = front(shown)
