@@ -141,3 +141,5 @@ def test_across_blocks_each_defense_is_named_where_its_tests_say_so(page: str) -
     assert told("not told apart from no defense") == "repair/random (70.0)."
     assert told("less is left than by the random") == "repair/oracle (0.0), strong (0.0), weak (66.7)."
     assert told("a lower clean metric") == "strong (0.0)."
+    without = [record(d, a) for d in ("none", "strong") for a in attacks]
+    assert "random control of the same family" not in to_findings(build_board(without, load)).split("### How")[0]

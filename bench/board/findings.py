@@ -220,7 +220,8 @@ def _across(board: Board) -> Iterator[tuple[str, str]]:
     )
     yield "more is left", named("other", "left", control)
     yield "not told apart from no defense", named("not told apart", "left", control)
-    yield "less is left than by the random control of the same family", named("one", "left", random)
+    if any(found.pair(standing.defense, random(standing.defense)) for standing in tested):
+        yield "less is left than by the random control of the same family", named("one", "left", random)
     yield "a lower clean metric than without a defense", named("other", "clean", control)
 
 
