@@ -221,8 +221,8 @@ def save_model(model: WhiteBox, folder: Path, maker: str) -> None:
     broken = unfit_weights(model)
     if broken:
         raise PluginError(
-            f"{maker} left {len(broken)} weight tensors that are not finite (NaN or infinite), the first is {broken[0]!r}: training "
-            "diverged. Lower the learning rate, or let the suite's training have retry_diverged: true (once more, with the next seed)."
+            f"{maker} left {len(broken)} weight tensors that are not finite (NaN or infinite), the first is {broken[0]!r}: what it "
+            "trained diverged. Lower its learning rate, or that of the suite's training where it has none of its own."
         )
     model.save(folder / "model")
 

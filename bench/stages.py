@@ -158,12 +158,16 @@ def _train(job: Job) -> None:
     with job.context() as context:
         trained, trainer = _trained(job, splits, train, training, context)
         facts: dict[str, Any] = {"samples": len(train)}
-        if training.retry_diverged and unfit_weights(trained):
-            context.log.warning("training diverged; once more, with the next training seed")
+        unfit = _divergence(trained, trainer.history)
+        if unfit and training.retry_diverged:
+            context.log.warning("training diverged (%s); once more, with the next training seed", unfit)
             facts["diverged"] = _printable(trainer.history)
             again = axis_seed(context.seeds, "training", "after divergence")
             context.seeds = {**context.seeds, "training": again}
             trained, trainer = _trained(job, splits, train, training, context)
+            unfit = _divergence(trained, trainer.history)
+        if unfit:
+            raise PluginError(_diverged(unfit, training))
         save_model(trained, job.folder, "training")
         write_json(job.folder / "facts.json", {"history": trainer.history, **facts})
         if trainer.notes:
@@ -187,6 +191,31 @@ def _trained(
     if not isinstance(trained, WhiteBox):
         raise PluginError(f"the training rule returned {type(trained).__name__}, not a model")
     return trained, trainer
+
+
+def _divergence(model: WhiteBox, history: Sequence[Mapping[str, Any]]) -> str:
+    """What of a training is not finite, in words; empty where all of it is.
+
+    The weights alone do not tell: where an epoch is chosen by the validation data, those of the last one before the training diverged
+    come back.
+    """
+    broken = unfit_weights(model)
+    if broken:
+        return f"{len(broken)} weight tensors are not finite (NaN or infinite), the first is {broken[0]!r}"
+    for place, epoch in enumerate(history, 1):
+        for name, value in epoch.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                return f"the {name} of epoch {epoch.get('epoch', place)} is not finite ({value})"
+    return ""
+
+
+def _diverged(unfit: str, training: TrainingSettings) -> str:
+    if training.retry_diverged:
+        return f"training diverged, with the next training seed too: {unfit}. Lower the learning rate."
+    return (
+        f"training diverged: {unfit}. Lower the learning rate, or let the suite's training have retry_diverged: true "
+        "(once more, with the next seed)."
+    )
 
 
 def _printable(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -238,10 +267,13 @@ def _repair(job: Job) -> None:
             )
         save_model(repaired.model, job.folder, f"repair {defense.name!r}")
     found = {claim: inverted.model_dump(mode="json") for claim, inverted in repaired.inversions.items()}
+    unfit = _divergence(repaired.model, context.trainer.history)
     try:
         write_json(job.folder / "facts.json", {"facts": dict(repaired.facts), "inversions": found})
     except (TypeError, ValueError) as error:
-        raise PluginError(f"repair {defense.name!r} returned facts that are not JSON-ready: {error}") from error
+        # Facts often hold the history of what the repair trained: then this is what happened.
+        why = f". Its training diverged: {unfit}; lower its learning rate" if unfit else ""
+        raise PluginError(f"repair {defense.name!r} returned facts that are not JSON-ready: {error}{why}") from error
 
 
 def inputs_by_part(splits: Splits, poisoned: Poisoned | None) -> dict[str, tuple[Sample, ...]]:

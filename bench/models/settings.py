@@ -100,8 +100,9 @@ class TrainingSettings(BaseModel):
         weight_decay: of AdamW; not applied to biases and layer norms.
         max_grad_norm: gradients are clipped to this norm; 0 switches clipping off.
         scale: code search: cosines are multiplied by it before the in-batch softmax.
-        retry_diverged: train once more, with the next seed of the axis ``training``, where the weights that come out are not finite;
-            the record then says so. Without it such a training fails.
+        retry_diverged: train once more, with the next seed of the axis ``training``, where the weights that come out, or a loss or
+            metric on the way to them, are not finite; the record then says so. Without it such a training fails, and so does one that
+            diverges again. It concerns trainings alone: what a repair or a supplier trains is that method's business.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
