@@ -92,8 +92,9 @@ class TrainingSettings(BaseModel):
     Attributes:
         epochs: passes over the training split.
         batch_size: samples in a step.
-        accumulation: pieces in which a step's batch goes through the model, one after the other (their gradients are added up), for
-            batches that do not fit into memory. Not for code search.
+        accumulation: least number of equal pieces in which a step's batch goes through the model, one after the other (their
+            gradients are added up), for batches that do not fit into memory. A batch that it does not divide is cut into more: 12
+            samples with ``accumulation: 8`` go one by one. Not for code search.
         learning_rate: peak; ``None`` means 5e-4 for ``tiny``, which starts from nothing, 5e-5 for pretrained models, and 2e-4 where
             adapters are trained (``lora``).
         warmup: share of all steps in [0, 1).
