@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from bench.poisoning import Poisoned, poison
 from bench.predicting import predictions
 from bench.reach import reach
 from bench.records import DTYPE
+from bench.resident import forget_peak, peak_bytes
 from bench.samples import Sample, Splits
 from bench.scoring import score
 from bench.sharing import measured
@@ -59,13 +59,16 @@ def run_stage(stage: Stage, workshop: Workshop) -> Entry:
     if done is not None:
         return done
     parents = {role: store.get(kind, key) for role, (kind, key) in stage.parents.items()}
+    forget_peak()
     started = time.perf_counter()
-    with _numerics(stage.inputs.get("numerics", {"device": "cpu", "threads": 1})) as device, measured(device) as taken:
+    numerics = stage.inputs.get("numerics", {"device": "cpu", "threads": 1})
+    with _numerics(numerics) as device, measured(device) as taken:
         entry = store.publish(
             stage.kind, stage.key, stage.identity(), lambda folder: _fill(Job(stage, parents, folder, workshop, device))
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    store.note_timing(stage.kind, stage.key, time.perf_counter() - started, peak, taken)
+    store.note_timing(
+        stage.kind, stage.key, time.perf_counter() - started, peak_bytes(), taken
+    )
     return entry
 
 
@@ -77,13 +80,14 @@ def _fill(job: Job) -> None:
 @contextmanager
 def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
     """Fix whatever floating-point sums depend on; restore it afterwards."""
+    device = torch.device(str(numerics["device"]))
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(int(numerics["threads"]))
     torch.use_deterministic_algorithms(True, warn_only=True)
     states = (random.getstate(), torch.get_rng_state())
     try:
         with computing_in(str(numerics.get("dtype", DTYPE))):
-            yield torch.device(str(numerics["device"]))
+            yield device
     finally:
         random.setstate(states[0])
         torch.set_rng_state(states[1])
