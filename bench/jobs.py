@@ -56,6 +56,7 @@ class Stage:
         label: for people; not part of the key.
         own: True when the stage belongs to one cell's defense, False when cells share it.
         tokens: a rough upper bound of the tokens through a model, for the cost estimate; not part of the key.
+        model: tells apart what needs different amounts of memory: the model, its window, its batches and the task; not part of the key.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Stage:
     label: str = ""
     own: bool = False
     tokens: int = 0
+    model: str = ""
 
     @property
     def key(self) -> str:

@@ -32,6 +32,7 @@ from bench.jobs import (
     write_samples,
 )
 from bench.models.handles import WhiteBox
+from bench.models.memory import beside_others
 from bench.models.precision import computing_in
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
@@ -48,8 +49,14 @@ from bench.store import Entry, write_json
 from bench.supplying import aim, received
 
 
-def run_stage(stage: Stage, workshop: Workshop) -> Entry:
+def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
     """Run one stage and publish its result; a published one is returned as it is.
+
+    Args:
+        stage: what to run.
+        workshop: where, and with which plugins.
+        shared: other stages compute on the same graphics device. Where its memory runs out, that error is raised
+            (:func:`bench.models.memory.ran_out_of_memory` tells it), and the stage is to be run again with the device to itself.
 
     Raises:
         Exception: whatever a plugin raises; the caller records it.
@@ -62,12 +69,12 @@ def run_stage(stage: Stage, workshop: Workshop) -> Entry:
     forget_peak()
     started = time.perf_counter()
     numerics = stage.inputs.get("numerics", {"device": "cpu", "threads": 1})
-    with _numerics(numerics) as device, measured(device) as taken:
+    with _numerics(numerics) as device, beside_others(shared), measured(device) as taken:
         entry = store.publish(
             stage.kind, stage.key, stage.identity(), lambda folder: _fill(Job(stage, parents, folder, workshop, device))
         )
     store.note_timing(
-        stage.kind, stage.key, time.perf_counter() - started, peak_bytes(), taken
+        stage.kind, stage.key, time.perf_counter() - started, peak_bytes(), {**taken, "model": stage.model}
     )
     return entry
 

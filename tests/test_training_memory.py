@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.errors import ConfigError, ModelError
 from bench.models import Tokens, Trainer, TrainingSettings, WhiteBox, create
+from bench.models.memory import beside_others
 from bench.models.network import CodeNetwork
 from bench.models.training import equal_pieces
 from tests.models_toys import DEFECTS, SEARCH, SMALL, context, defects, one_thread, searches
@@ -135,6 +136,17 @@ def test_pieces_are_equal_and_as_few_as_are_wanted(batch: int) -> None:
         assert batch % pieces == 0
         assert pieces >= min(wanted, batch)
         assert not any(batch % n == 0 for n in range(wanted, pieces))
+
+
+def test_beside_other_stages_nothing_is_cut_and_the_error_goes_up(tmp_path: Path, model: WhiteBox) -> None:
+    memory = SmallMemory(4)
+    with beside_others(True), pytest.raises(torch.OutOfMemoryError):
+        fitted(model, tmp_path, SETTINGS, step=memory)
+    assert memory.seen == [8]
+    lent = context(tmp_path)
+    search = create("tiny", SEARCH, searches(16), SMALL, lent)
+    with beside_others(True), pytest.raises(torch.OutOfMemoryError):
+        Trainer(SETTINGS, (), lent).fit(search, searches(16), axis="training", step=SmallMemory(4))
 
 
 def test_no_memory_for_a_single_sample_says_what_to_do(tmp_path: Path, model: WhiteBox) -> None:
