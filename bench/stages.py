@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,6 +89,10 @@ def _fill(job: Job) -> None:
 def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
     """Fix whatever floating-point sums depend on; restore it afterwards."""
     device = torch.device(str(numerics["device"]))
+    if device.type == "cuda":
+        # Without a workspace of fixed size its products are not deterministic, whatever torch is told. cuBLAS reads it once, when it is
+        # first used, so there is nothing to restore.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(int(numerics["threads"]))
     torch.use_deterministic_algorithms(True, warn_only=True)
