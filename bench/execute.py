@@ -25,14 +25,13 @@ from bench.children import single_threaded_children
 from bench.errors import StoreError
 from bench.jobs import Stage, Workshop
 from bench.mirror import opened
+from bench.models.memory import ran_out_of_memory
 from bench.plugins import Registry
-from bench.sharing import CONTEXT_BYTES, Room, free_device_memory, on_device, peaks_of
+from bench.sharing import CONTEXT_BYTES, Room, free_device_memory, give_memory_back, on_device, peaks_of
 from bench.stages import run_stage
 from bench.store import Store
 
 RETRIES_AFTER_DEATH = 2
-OUT_OF_MEMORY = "OutOfMemoryError"
-"""torch's name for a graphics device that is full."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class Run:
         pool: Any = ProcessPool(max_workers=jobs, context=context, initializer=_prepare_worker, initargs=arguments)
         try:
             with single_threaded_children():
-                if any(on_device(stage) for stage in waiting):
+                if jobs > 1 and any(on_device(stage) for stage in waiting):
                     free = pool.schedule(free_device_memory).result() - (jobs - 1) * CONTEXT_BYTES
                     self._room = Room(free, peaks_of(self._store).device)
                 while waiting or running:
@@ -202,7 +201,8 @@ class Run:
                 left.append(stage)
             else:
                 self._watch(Event("start", stage))
-                running[pool.schedule(_work, args=(stage,), timeout=seconds)] = stage
+                shared = self._room is not None and self._room.shared(stage)
+                running[pool.schedule(_work, args=(stage, shared), timeout=seconds)] = stage
         order = {key: i for i, key in enumerate(self._stages)}
         return sorted(left, key=lambda s: order[s.key])
 
@@ -241,7 +241,7 @@ class Run:
         except StoreError:
             raise
         except Exception as error:
-            if shared and self._room is not None and isinstance(error, StageFailed) and error.kind == OUT_OF_MEMORY:
+            if shared and self._room is not None and isinstance(error, StageFailed) and error.out_of_memory:
                 self._room.alone(stage)
                 self._watch(
                     Event("lost", stage, reason="the device's memory ran out beside others; trying again alone")
@@ -268,27 +268,37 @@ def _prepare_worker(store: str, mirror: str | None, plugin_files: Sequence[str])
     gc.freeze()
 
 
-def _work(stage: Stage) -> float:
-    """Run one stage in a worker; returns its wall seconds."""
+def _work(stage: Stage, shared: bool) -> float:
+    """Run one stage in a worker, beside others on its graphics device or not; returns its wall seconds."""
     assert _workshop is not None
     started = time.perf_counter()
     try:
-        run_stage(stage, _workshop)
+        run_stage(stage, _workshop, shared)
     except StoreError:
         raise
     except Exception as error:
         # Exceptions of plugins may not survive pickling; their text does.
-        text = traceback.format_exc()
-        raise StageFailed(type(error).__name__, str(error), text) from None
-    return time.perf_counter() - started
+        failed = StageFailed(type(error).__name__, str(error), traceback.format_exc(), ran_out_of_memory(error))
+    else:
+        return time.perf_counter() - started
+    # Outside the handler, whose traceback holds what the stage had on the device: others wait for that memory.
+    give_memory_back()
+    raise failed
 
 
 class StageFailed(Exception):
-    """A stage raised in a worker."""
+    """A stage raised in a worker.
 
-    def __init__(self, kind: str, message: str, text: str) -> None:
-        super().__init__(kind, message, text)
-        self.kind, self.message, self.traceback = kind, message, text
+    Attributes:
+        kind: name of the error's type.
+        message: its text.
+        traceback: all of it.
+        out_of_memory: it comes from a graphics device that was full.
+    """
+
+    def __init__(self, kind: str, message: str, text: str, out_of_memory: bool = False) -> None:
+        super().__init__(kind, message, text, out_of_memory)
+        self.kind, self.message, self.traceback, self.out_of_memory = kind, message, text, out_of_memory
 
     def __str__(self) -> str:
         return self.message

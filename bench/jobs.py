@@ -56,6 +56,7 @@ class Stage:
         label: for people; not part of the key.
         own: True when the stage belongs to one cell's defense, False when cells share it.
         tokens: a rough upper bound of the tokens through a model, for the cost estimate; not part of the key.
+        model: tells apart what needs different amounts of memory: the model, its window, its batches and the task; not part of the key.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Stage:
     label: str = ""
     own: bool = False
     tokens: int = 0
+    model: str = ""
 
     @property
     def key(self) -> str:
@@ -221,8 +223,8 @@ def save_model(model: WhiteBox, folder: Path, maker: str) -> None:
     broken = unfit_weights(model)
     if broken:
         raise PluginError(
-            f"{maker} left {len(broken)} weight tensors that are not finite (NaN or infinite), the first is {broken[0]!r}: training "
-            "diverged. Lower the learning rate, or let the suite's training have retry_diverged: true (once more, with the next seed)."
+            f"{maker} left {len(broken)} weight tensors that are not finite (NaN or infinite), the first is {broken[0]!r}: what it "
+            "trained diverged. Lower its learning rate, or that of the suite's training where it has none of its own."
         )
     model.save(folder / "model")
 

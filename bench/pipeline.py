@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from bench.models.precision import resolve_precision
 from bench.models.settings import TrainingSettings
 from bench.plugins import parameters_of
 from bench.records import DTYPE, Coordinates, PluginUse
+from bench.samples import digest_of
 from bench.suite import CellPlan, Suite, needs_an_attack
 
 PACKAGES = (
@@ -153,14 +155,14 @@ class Builder:
         stages: dict[str, Stage] = {}
 
         def add(stage: Stage) -> tuple[str, str]:
-            stages[stage.key] = stage
+            stages[stage.key] = replace(stage, model=weight)
             return stage.kind, stage.key
 
         info = _info_json(plan.task.info)
         goal = goal_json(plan.goal)
         at = plan.coordinates
         where = f"{at.task} {at.model} {at.attack}"
-        size = self._size(plan)
+        size, weight = self._size(plan), self._weight(plan)
         data = add(self._data(plan))
         base = {"data": data}
         model: dict[str, Any] = {"name": plan.model_name, "settings": plan.model_settings.model_dump(mode="json")}
@@ -221,7 +223,7 @@ class Builder:
         told = self._stealth(plan, base, victim, reference, undefended) if "poison" in base else ()
         for stage in told:
             add(stage)
-        return CellGraph(plan, score, tuple(stages.values()), told)
+        return CellGraph(plan, stages[score.key], tuple(stages.values()), tuple(stages[stage.key] for stage in told))
 
     def _stealth(
         self,
@@ -348,6 +350,17 @@ class Builder:
         """An upper bound of the tokens that one training sends forward: samples x window x epochs."""
         samples = plan.task.training_samples or 0
         return int(samples * plan.model_settings.window * plan.training.epochs)
+
+    def _weight(self, plan: CellPlan) -> str:
+        """What decides how much memory the stages of a cell take, beside their kinds: its model's name, and a digest of the rest."""
+        told = {
+            "model": plan.model_name,
+            "settings": plan.model_settings.model_dump(mode="json"),
+            "batch": [plan.training.batch_size, plan.training.accumulation],
+            "task": plan.task.info.name,
+            "dtype": self._numerics.get("dtype", DTYPE),
+        }
+        return f"{Path(plan.model_name).name} {digest_of(told)[:12]}"
 
     def _score_inputs(self, plan: CellPlan, info: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:
         uses: Mapping[str, PluginUse] = plan.uses

@@ -1,13 +1,15 @@
 """What stages take of a machine, as measured in a store, and which of them compute on one graphics device side by side.
 
-A stage is known by its kind: the most that any stage of the kind was seen to take in this store. Stages start beside each other while
-their peaks, and each worker's own share of the device (its CUDA context), fit into what was free when the run began. One whose kind was
-never measured on a device computes alone, and is known from then on. Where the device's memory runs out all the same, the stage is tried
-once more, alone: that is no failure of its method.
+A stage is known by its kind and its model (with its window, its batches and its task): the most that any such stage was seen to take in
+this store. Stages start beside each other while their peaks, and each worker's own share of the device (its CUDA context), fit into what
+was free when the run began. What was never measured on a device computes alone, and is known from then on. Where the device's memory runs
+out all the same, nothing is cut into smaller batches: the stage is tried once more, alone, where it may be. That is no failure of its
+method, and what a neighbour takes never shows in a result.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,14 +28,18 @@ RESERVE: Final = 0.05
 """Share of the free memory that is left alone: what a stage takes differs a little from run to run."""
 
 
+Measured = tuple[str, str]
+"""What a measurement of a graphics device holds for: a stage's kind and its model."""
+
+
 @dataclass(frozen=True)
 class Peaks:
-    """Kind -> the most bytes that a stage of it was measured to take."""
+    """The most bytes that stages were measured to take."""
 
     memory: Mapping[str, int] = field(default_factory=dict)
-    """Of the machine."""
-    device: Mapping[str, int] = field(default_factory=dict)
-    """Of a graphics device, by torch's allocator."""
+    """Of the machine, by kind."""
+    device: Mapping[Measured, int] = field(default_factory=dict)
+    """Of a graphics device, by torch's allocator, by kind and model."""
     device_size: int | None = None
     """Memory of the smallest device that anything was measured on."""
 
@@ -41,21 +47,28 @@ class Peaks:
 def peaks_of(store: Store) -> Peaks:
     """All that was measured in a store."""
     memory: dict[str, int] = {}
-    device: dict[str, int] = {}
+    device: dict[Measured, int] = {}
     sizes: list[int] = []
     for path in (store.root / "timings").glob("*.json"):
         timing = store.timing(path.stem) or {}
         kind = timing.get("kind")
         if not isinstance(kind, str):
             continue
-        for name, found in (("peak_bytes", memory), ("device_peak_bytes", device)):
-            peak = timing.get(name)
-            if isinstance(peak, int):
-                found[kind] = max(found.get(kind, 0), peak)
+        peak = timing.get("peak_bytes")
+        if isinstance(peak, int):
+            memory[kind] = max(memory.get(kind, 0), peak)
+        peak, known = timing.get("device_peak_bytes"), (kind, str(timing.get("model", "")))
+        if isinstance(peak, int):
+            device[known] = max(device.get(known, 0), peak)
         size = timing.get("device_bytes")
         if isinstance(size, int):
             sizes.append(size)
     return Peaks(memory, device, min(sizes, default=None))
+
+
+def measured_as(stage: Stage) -> Measured:
+    """What a stage's measurement holds for."""
+    return stage.kind, stage.model
 
 
 def on_device(stage: Stage) -> bool:
@@ -65,7 +78,7 @@ def on_device(stage: Stage) -> bool:
 
 def share_of_device(stage: Stage, peaks: Peaks) -> float:
     """How much of a device a stage needs, in (0, 1]: hundredths, rounded up; all of it where that is not known."""
-    peak = peaks.device.get(stage.kind)
+    peak = peaks.device.get(measured_as(stage))
     if peak is None or not peaks.device_size:
         return 1.0
     return min(1.0, math.ceil(100 * (peak + CONTEXT_BYTES) / (peaks.device_size * (1 - RESERVE))) / 100)
@@ -87,6 +100,13 @@ def measured(device: torch.device) -> Iterator[dict[str, int]]:
         torch.cuda.empty_cache()
 
 
+def give_memory_back() -> None:
+    """What a failed stage left in the device's cache, to the other processes; nothing where no device was used."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def free_device_memory() -> int:
     """Bytes that are free on the device, beside this process's own context."""
     return int(torch.cuda.mem_get_info()[0])
@@ -97,15 +117,14 @@ class Room:
 
     Args:
         free: bytes that are free, all workers' contexts aside.
-        peaks: by kind; of a store where stages were measured before.
+        peaks: of a store where stages were measured before.
     """
 
-    def __init__(self, free: int, peaks: Mapping[str, int]) -> None:
+    def __init__(self, free: int, peaks: Mapping[Measured, int]) -> None:
         self._free = int(free * (1 - RESERVE))
         self._peaks = dict(peaks)
         self._inside: dict[str, int] = {}
         self._alone: set[str] = set()
-        self._shared: set[str] = set()
 
     def enter(self, stage: Stage) -> bool:
         """Let a stage in if it fits beside those that are there; says whether it is in."""
@@ -113,18 +132,19 @@ class Room:
         if self._inside and sum(self._inside.values()) + need > self._free:
             return False
         self._inside[stage.key] = need
-        if len(self._inside) > 1:
-            self._shared |= self._inside.keys()
         return True
 
+    def shared(self, stage: Stage) -> bool:
+        """May others come in beside a stage that is inside? Whether they did is not asked: they may come at any time."""
+        return self._inside.get(stage.key, self._free) < self._free
+
     def leave(self, stage: Stage, timing: Mapping[str, Any] | None) -> bool:
-        """A stage is out; ``timing`` tells what it took, if it ended well. Returns whether it ever shared the device."""
+        """A stage is out; ``timing`` tells what it took, if it ended well. Returns whether it shared the device."""
+        shared = self.shared(stage)
         self._inside.pop(stage.key, None)
-        peak = (timing or {}).get("device_peak_bytes")
+        peak, known = (timing or {}).get("device_peak_bytes"), measured_as(stage)
         if isinstance(peak, int):
-            self._peaks[stage.kind] = max(self._peaks.get(stage.kind, 0), peak)
-        shared = stage.key in self._shared
-        self._shared.discard(stage.key)
+            self._peaks[known] = max(self._peaks.get(known, 0), peak)
         return shared
 
     def alone(self, stage: Stage) -> None:
@@ -134,4 +154,5 @@ class Room:
     def _need(self, stage: Stage) -> int:
         if stage.key in self._alone:
             return self._free
-        return min(self._peaks.get(stage.kind, self._free), self._free)
+        # At least a byte, so that nobody comes in beside one that has it all.
+        return max(1, min(self._peaks.get(measured_as(stage), self._free), self._free))

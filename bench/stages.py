@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +33,7 @@ from bench.jobs import (
     write_samples,
 )
 from bench.models.handles import WhiteBox
+from bench.models.memory import beside_others
 from bench.models.precision import computing_in
 from bench.models.settings import ModelSettings, TrainingSettings
 from bench.models.training import Trainer
@@ -40,6 +41,7 @@ from bench.poisoning import Poisoned, poison
 from bench.predicting import predictions
 from bench.reach import reach
 from bench.records import DTYPE
+from bench.resident import forget_peak, peak_bytes
 from bench.samples import Sample, Splits
 from bench.scoring import score
 from bench.sharing import measured
@@ -48,8 +50,14 @@ from bench.store import Entry, write_json
 from bench.supplying import aim, received
 
 
-def run_stage(stage: Stage, workshop: Workshop) -> Entry:
+def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
     """Run one stage and publish its result; a published one is returned as it is.
+
+    Args:
+        stage: what to run.
+        workshop: where, and with which plugins.
+        shared: other stages compute on the same graphics device. Where its memory runs out, that error is raised
+            (:func:`bench.models.memory.ran_out_of_memory` tells it), and the stage is to be run again with the device to itself.
 
     Raises:
         Exception: whatever a plugin raises; the caller records it.
@@ -59,13 +67,16 @@ def run_stage(stage: Stage, workshop: Workshop) -> Entry:
     if done is not None:
         return done
     parents = {role: store.get(kind, key) for role, (kind, key) in stage.parents.items()}
+    forget_peak()
     started = time.perf_counter()
-    with _numerics(stage.inputs.get("numerics", {"device": "cpu", "threads": 1})) as device, measured(device) as taken:
+    numerics = stage.inputs.get("numerics", {"device": "cpu", "threads": 1})
+    with _numerics(numerics) as device, beside_others(shared), measured(device) as taken:
         entry = store.publish(
             stage.kind, stage.key, stage.identity(), lambda folder: _fill(Job(stage, parents, folder, workshop, device))
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    store.note_timing(stage.kind, stage.key, time.perf_counter() - started, peak, taken)
+    store.note_timing(
+        stage.kind, stage.key, time.perf_counter() - started, peak_bytes(), {**taken, "model": stage.model}
+    )
     return entry
 
 
@@ -77,13 +88,18 @@ def _fill(job: Job) -> None:
 @contextmanager
 def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
     """Fix whatever floating-point sums depend on; restore it afterwards."""
+    device = torch.device(str(numerics["device"]))
+    if device.type == "cuda":
+        # Without a workspace of fixed size its products are not deterministic, whatever torch is told. cuBLAS reads it once, when it is
+        # first used, so there is nothing to restore.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(int(numerics["threads"]))
     torch.use_deterministic_algorithms(True, warn_only=True)
     states = (random.getstate(), torch.get_rng_state())
     try:
         with computing_in(str(numerics.get("dtype", DTYPE))):
-            yield torch.device(str(numerics["device"]))
+            yield device
     finally:
         random.setstate(states[0])
         torch.set_rng_state(states[1])
@@ -158,12 +174,16 @@ def _train(job: Job) -> None:
     with job.context() as context:
         trained, trainer = _trained(job, splits, train, training, context)
         facts: dict[str, Any] = {"samples": len(train)}
-        if training.retry_diverged and unfit_weights(trained):
-            context.log.warning("training diverged; once more, with the next training seed")
+        unfit = _divergence(trained, trainer.history)
+        if unfit and training.retry_diverged:
+            context.log.warning("training diverged (%s); once more, with the next training seed", unfit)
             facts["diverged"] = _printable(trainer.history)
             again = axis_seed(context.seeds, "training", "after divergence")
             context.seeds = {**context.seeds, "training": again}
             trained, trainer = _trained(job, splits, train, training, context)
+            unfit = _divergence(trained, trainer.history)
+        if unfit:
+            raise PluginError(_diverged(unfit, training))
         save_model(trained, job.folder, "training")
         write_json(job.folder / "facts.json", {"history": trainer.history, **facts})
         if trainer.notes:
@@ -187,6 +207,31 @@ def _trained(
     if not isinstance(trained, WhiteBox):
         raise PluginError(f"the training rule returned {type(trained).__name__}, not a model")
     return trained, trainer
+
+
+def _divergence(model: WhiteBox, history: Sequence[Mapping[str, Any]]) -> str:
+    """What of a training is not finite, in words; empty where all of it is.
+
+    The weights alone do not tell: where an epoch is chosen by the validation data, those of the last one before the training diverged
+    come back.
+    """
+    broken = unfit_weights(model)
+    if broken:
+        return f"{len(broken)} weight tensors are not finite (NaN or infinite), the first is {broken[0]!r}"
+    for place, epoch in enumerate(history, 1):
+        for name, value in epoch.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                return f"the {name} of epoch {epoch.get('epoch', place)} is not finite ({value})"
+    return ""
+
+
+def _diverged(unfit: str, training: TrainingSettings) -> str:
+    if training.retry_diverged:
+        return f"training diverged, with the next training seed too: {unfit}. Lower the learning rate."
+    return (
+        f"training diverged: {unfit}. Lower the learning rate, or let the suite's training have retry_diverged: true "
+        "(once more, with the next seed)."
+    )
 
 
 def _printable(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -238,10 +283,13 @@ def _repair(job: Job) -> None:
             )
         save_model(repaired.model, job.folder, f"repair {defense.name!r}")
     found = {claim: inverted.model_dump(mode="json") for claim, inverted in repaired.inversions.items()}
+    unfit = _divergence(repaired.model, context.trainer.history)
     try:
         write_json(job.folder / "facts.json", {"facts": dict(repaired.facts), "inversions": found})
     except (TypeError, ValueError) as error:
-        raise PluginError(f"repair {defense.name!r} returned facts that are not JSON-ready: {error}") from error
+        # Facts often hold the history of what the repair trained: then this is what happened.
+        why = f". Its training diverged: {unfit}; lower its learning rate" if unfit else ""
+        raise PluginError(f"repair {defense.name!r} returned facts that are not JSON-ready: {error}{why}") from error
 
 
 def inputs_by_part(splits: Splits, poisoned: Poisoned | None) -> dict[str, tuple[Sample, ...]]:

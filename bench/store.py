@@ -389,9 +389,9 @@ class Store:
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
 
     def note_timing(
-        self, kind: str, key: str, seconds: float, peak_bytes: int, more: Mapping[str, int] | None = None
+        self, kind: str, key: str, seconds: float, peak_bytes: int, more: Mapping[str, int | str] | None = None
     ) -> None:
-        """Beside a result, never inside it: results are byte-identical, timings are not. ``more``: of a graphics device."""
+        """Beside a result, never inside it: results are byte-identical, timings are not. ``more``: of a device, and which model."""
         self._note_beside(
             self.root / "timings" / f"{key}.json",
             {"kind": kind, "seconds": round(seconds, 3), "peak_bytes": peak_bytes, **(more or {})},

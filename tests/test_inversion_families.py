@@ -36,6 +36,7 @@ from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ModelError
 from bench.models import ModelSettings, Tokens, Trainer, TrainingSettings, WhiteBox, create, load
 from bench.models.encoders import is_causal
+from bench.models.memory import beside_others
 from bench.models.settings import Pooling
 from bench.samples import Sample
 from defenses.inversion.claims import Claim, claims_of
@@ -368,6 +369,23 @@ def test_a_single_row_that_does_not_fit_is_an_error(
     monkeypatch.setattr(scorer.model.network, "vector", no_memory)
     with pytest.raises(torch.OutOfMemoryError, match="pretended"):
         scorer.logits([Row((1, 2)), Row((1, 3))])
+
+
+def test_beside_other_stages_no_batch_is_halved(
+    folders: dict[str, Path], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = scorer_for(opened(folders, "roberta", DEFECTS, context))
+    honest, rows = scorer.model.network.vector, [Row((1, 2)), Row((1, 3))]
+
+    def memory_for_one(tokens: Tokens) -> Tensor:
+        if len(tokens) > 1:
+            raise torch.OutOfMemoryError("pretended")
+        return honest(tokens)
+
+    monkeypatch.setattr(scorer.model.network, "vector", memory_for_one)
+    assert len(scorer.logits(rows)) == 2
+    with beside_others(True), pytest.raises(torch.OutOfMemoryError, match="pretended"):
+        scorer.logits(rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ the whole

@@ -16,6 +16,7 @@ from bench.context import Cost
 from bench.contracts import TaskInfo, TaskKind
 from bench.errors import DataError, ModelError
 from bench.models import BlackBox, ModelSettings, Tokens, WhiteBox, create, load
+from bench.models.memory import beside_others
 from bench.models.tokens import batches, pad
 from bench.samples import Sample
 from tests.models_toys import (
@@ -161,6 +162,8 @@ def test_batches_are_halved_when_memory_runs_out(
     monkeypatch.setattr(model.network, "vector", short_of_memory)
     np.testing.assert_allclose(model.predict(samples), expected, atol=2e-6)
     assert max(sizes) <= 4
+    with beside_others(True), pytest.raises(torch.OutOfMemoryError, match="pretended"):
+        model.predict(samples)  # the stage is run again alone: see test_sharing
 
 
 def test_a_black_box_gives_the_same_outputs_and_no_weights(made: dict[TaskKind, WhiteBox]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from bench.models.precision import computing_in, resolve_precision
 from bench.models.prefixes import variant_log_likelihoods
 from bench.pipeline import Builder
 from bench.plugins import Registry
+from bench.stages import _numerics
 from bench.suite import cells, parse_suite
 from tests.causal_toys import BUILDERS, TEXTS, save
 from tests.engine import PLUGINS, run, suite_content, write_suite
@@ -140,3 +142,19 @@ def test_a_cell_in_bfloat16_says_so_in_its_record(tmp_path: Path) -> None:
     (path,) = (tmp_path / "results" / "toy" / "cells").glob("*.json")
     record = json.loads(path.read_text())
     assert (record["status"], record["dtype"], record["device"]) == ("ok", "bfloat16", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "before", "after"), [("cuda", None, ":4096:8"), ("cuda", ":16:8", ":16:8"), ("cpu", None, None)]
+)
+def test_products_on_cuda_get_the_workspace_that_makes_them_deterministic(
+    monkeypatch: pytest.MonkeyPatch, device: str, before: str | None, after: str | None
+) -> None:
+    """Set before anything of the stage touches the device; whoever has set it knows better."""
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(name, before or "")  # so that it is put back whatever happens
+    if before is None:
+        monkeypatch.delenv(name)
+    with _numerics({"device": device, "threads": 1}) as given:
+        assert given.type == device
+        assert os.environ.get(name) == after

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bench.context import Context
 from bench.contracts import (
@@ -228,3 +230,45 @@ class Unlucky(TrainingRule):
         if self.always or context.seeds["training"] < 100:
             next(trained.network.parameters()).data[:] = float("nan")
         return trained
+
+
+def stumbling_fit(model: WhiteBox, samples: Sequence[Sample], axis: str, context: Context, unlucky: bool) -> WhiteBox:
+    """Two epochs, of which the second has a loss that is NaN; the weights of the first come back."""
+    assert context.trainer is not None
+
+    def objective(logits: Tensor, labels: Tensor, progress: float, ids: Sequence[str]) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        return loss * float("nan") if unlucky and progress >= 1 else loss
+
+    return context.trainer.fit(model, samples, axis=axis, epochs=2, objective=objective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stumbling(TrainingRule):
+    """Its loss is NaN after the first epoch, at small seeds."""
+
+    name = "stumbling"
+    summary = "its loss is NaN from the second epoch on"
+    kinds = frozenset(TaskKind)
+    always: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(training_set=True)
+
+    def train(self, model: WhiteBox, known: Known, task: TaskInfo, context: Context) -> WhiteBox:
+        unlucky = self.always or context.seeds["training"] < 100
+        return stumbling_fit(model, known.training, "training", context, unlucky)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StumblingRepair(Repair):
+    """The same in a repair, which tells its history."""
+
+    name = "stumbling_repair"
+    needs = Needs(clean=20, model=Access.WEIGHTS)
+
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        model = stumbling_fit(known.white_box, known.clean, "defense", context, True)
+        assert context.trainer is not None
+        return Repaired(model, {"history": list(context.trainer.history)})

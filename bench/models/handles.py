@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from bench.context import Cost
 from bench.contracts import TaskInfo, TaskKind
 from bench.errors import DataError
+from bench.models.memory import may_cut
 from bench.models.network import CodeNetwork
 from bench.models.settings import ModelSettings
 from bench.models.tokenizing import Window
@@ -206,7 +207,7 @@ class WhiteBox(BlackBox):
         """``read`` (default: the network's pooled vector) of each text, (n, d), without gradients, on the model's device.
 
         Each distinct text is encoded once; batches are cut from the length-sorted order under ``settings.batch_tokens`` and
-        halved when memory runs out.
+        halved when memory runs out (not beside other stages: :mod:`bench.models.memory`).
         """
         place: dict[str, int] = {}
         for text in texts:
@@ -228,7 +229,7 @@ class WhiteBox(BlackBox):
             tokens = pad([rows[i] for i in index], self.pad_id).to(self.device)
             values = read(tokens)
         except torch.OutOfMemoryError:
-            if len(index) == 1:
+            if len(index) == 1 or not may_cut():
                 raise
         else:
             self.cost.forward(tokens.ids.numel())

@@ -92,16 +92,18 @@ class TrainingSettings(BaseModel):
     Attributes:
         epochs: passes over the training split.
         batch_size: samples in a step.
-        accumulation: pieces in which a step's batch goes through the model, one after the other (their gradients are added up), for
-            batches that do not fit into memory. Not for code search.
+        accumulation: least number of equal pieces in which a step's batch goes through the model, one after the other (their
+            gradients are added up), for batches that do not fit into memory. A batch that it does not divide is cut into more: 12
+            samples with ``accumulation: 8`` go one by one. Not for code search.
         learning_rate: peak; ``None`` means 5e-4 for ``tiny``, which starts from nothing, 5e-5 for pretrained models, and 2e-4 where
             adapters are trained (``lora``).
         warmup: share of all steps in [0, 1).
         weight_decay: of AdamW; not applied to biases and layer norms.
         max_grad_norm: gradients are clipped to this norm; 0 switches clipping off.
         scale: code search: cosines are multiplied by it before the in-batch softmax.
-        retry_diverged: train once more, with the next seed of the axis ``training``, where the weights that come out are not finite;
-            the record then says so. Without it such a training fails.
+        retry_diverged: train once more, with the next seed of the axis ``training``, where the weights that come out, or a loss or
+            metric on the way to them, are not finite; the record then says so. Without it such a training fails, and so does one that
+            diverges again. It concerns trainings alone: what a repair or a supplier trains is that method's business.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench.contracts import TaskKind
 from bench.models.handles import WhiteBox
+from bench.models.memory import may_cut
 from bench.models.tokens import Tokens, batches, pad
 from bench.samples import Sample
 
@@ -192,11 +193,11 @@ class Scorer:
             self.model.network.train(was)
 
     def halving(self, index: list[int], run: Callable[[list[int]], T]) -> list[tuple[list[int], T]]:
-        """Run one batch; where the device has no memory for it, run its halves."""
+        """Run one batch; where a device that is not shared has no memory for it, run its halves."""
         try:
             return [(index, run(index))]
         except torch.OutOfMemoryError:
-            if len(index) == 1:
+            if len(index) == 1 or not may_cut():
                 raise
         # Outside the handler, whose traceback would keep the failed batch in memory.
         middle = len(index) // 2
