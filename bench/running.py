@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.errors import ConfigError, Interrupted, StoreError
+from bench.errors import ConfigError, Interrupted, ResultLost, StoreError
 from bench.execute import Event, Report, Run
 from bench.exporting import export
 from bench.finished import Question, remember
@@ -22,6 +22,7 @@ from bench.joining import joined
 from bench.mirror import opened
 from bench.pipeline import Builder, CellGraph, merge, select
 from bench.plugins import Registry
+from bench.records import Record
 from bench.results import ResultsFolder
 from bench.store import Store
 from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
@@ -190,9 +191,8 @@ def _run(
     graphs = graphs_of(suite, registry, only)
     store = Store(store_root, opened(mirror))
     started = time.monotonic()
-    report = execute(suite, graphs, registry, store, jobs, console, ray)
     target = ResultsFolder(folder)
-    records = export(graphs, report, store, target, suite.name)
+    records = _exported(suite, graphs, registry, store, jobs, console, ray, target)
     told = Console(record=True)
     publish(target, suite.margin, told, suite.false_alarms)
     counts = Counter(record.status.value for record in records)
@@ -214,6 +214,35 @@ def _run(
         text = {"plain": told.export_text(clear=False), "styled": told.export_text(styles=True)}
         remember(question, folder, stages, len(graphs), store.seals, text)
     return 1 if bad else 0
+
+
+def _exported(
+    suite: Suite,
+    graphs: Sequence[CellGraph],
+    registry: Registry,
+    store: Store,
+    jobs: int,
+    console: Console,
+    ray: str | None,
+    target: ResultsFolder,
+) -> list[Record]:
+    """Run what is missing of some cells and write their records; returns these.
+
+    A result is known by its name alone until somebody needs it. Where it then turns out damaged it has been taken away, so beginning
+    again makes it again. One that is lost a second time is another matter: the message is for the user.
+    """
+    lost: set[str] = set()
+    while True:
+        try:
+            report = execute(suite, graphs, registry, store, jobs, console, ray)
+            return export(graphs, report, store, target, suite.name)
+        except ResultLost as error:
+            if error.key in lost:
+                raise
+            lost.add(error.key)
+            told = f"{error.kind} result {error.key[:12]} was damaged or gone; it is made again"
+            console.print(f"[yellow]lost[/] {told}", highlight=False, soft_wrap=True)
+            store.look_again()
 
 
 def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
