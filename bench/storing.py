@@ -295,4 +295,4 @@ def _unpack(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo], folder: Pa
             with source, path.open("xb") as target:
                 shutil.copyfileobj(source, target)
         except (FileExistsError, NotADirectoryError) as error:
-            raise DamagedArchive(f"{tar.name} holds {member.name!r} twice, or below a file of it") from error
+            raise DamagedArchive(f"the archive holds {member.name!r} twice, or below a file of it") from error
