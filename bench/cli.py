@@ -89,7 +89,7 @@ def run(
     from bench.suite_files import suite_file
 
     chosen, path = parse_only(only), suite_file(suite)
-    if show_finished(Question(path, store, results, plugin or [], chosen)):
+    if ray is None and show_finished(Question(path, store, results, plugin or [], chosen)):
         return
     from bench.running import run_suite
 

@@ -33,6 +33,27 @@ class StoreError(BenchError):
     """A store entry cannot be read or written."""
 
 
+class DamagedArchive(StoreError):
+    """An archive is not what ``store export`` writes: cut short, changed, or of something else."""
+
+
+class ResultLost(StoreError):
+    """A result that was taken for known turned out to be damaged or gone: it has to be made again.
+
+    Args:
+        message: for people.
+        kind: of the stage.
+        key: of the result.
+    """
+
+    def __init__(self, message: str, kind: str, key: str) -> None:
+        super().__init__(message, kind, key)  # all of it, so that it comes whole out of a worker process
+        self.kind, self.key = kind, key
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Interrupted(Exception):
     """Ctrl-C, after the workers were stopped. What was published is kept."""
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.execute import Report
+from bench.jobs import Stage
 from bench.migrations import read_record
 from bench.pipeline import CellGraph, badges
 from bench.provenance import environment, sha256_of
 from bench.records import DTYPE, Coordinates, Record, Status, StealthFacts
 from bench.results import ResultsFolder, known_provenance
-from bench.store import Store, write_json
+from bench.store import Entry, Store, write_json
 
 
 def command_of(suite: str, at: Coordinates) -> str:
@@ -58,6 +59,9 @@ def export(
     """Write the records and outcomes of cells to a results folder; returns the records.
 
     A cell that ended well in an earlier run and has not been run now keeps its record.
+
+    Raises:
+        ResultLost: the run took a result for known that is damaged.
     """
     folder.cells.mkdir(parents=True, exist_ok=True)
     timings = {slug: dict(value) for slug, value in folder.timings().items()}
@@ -65,7 +69,7 @@ def export(
     written = []
     for graph in graphs:
         slug = graph.coordinates.slug
-        entry = store.find(graph.score.kind, graph.score.key) if graph.score is not None else None
+        entry = _found(graph.score, report, store) if graph.score is not None else None
         if entry is None:
             record = _unfinished(graph, report, store, suite)
             for stale in (f"{slug}.parquet", f"{slug}.filter.parquet"):
@@ -99,13 +103,18 @@ def export(
     return written
 
 
+def _found(stage: Stage, report: Report, store: Store) -> Entry | None:
+    """A stage's result, or ``None`` where there is none; what the run ended well has to be there."""
+    return (store.get if stage.key in report.done else store.find)(stage.kind, stage.key)
+
+
 def _told(graph: CellGraph, report: Report, store: Store) -> StealthFacts | None:
     """What the stages beside the score tell of the attack, or why they do not; ``None`` without an attack."""
     if not graph.stealth:
         return None
     known, reasons = {}, []
     for stage in graph.stealth:
-        entry = store.find(stage.kind, stage.key)
+        entry = _found(stage, report, store)
         if entry is not None:
             known[{"stealth": "text"}.get(stage.kind, stage.kind)] = entry.json("facts.json")
         else:

@@ -112,13 +112,14 @@ def _tree(root: Path) -> list[Any] | None:
 
 
 def source_digests() -> list[list[str]]:
-    """Path and sha256 of every source file of the harness and its plugins."""
+    """Name and sha256 of every source file of the harness and its plugins; the same wherever a checkout lies."""
     found = []
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-            files = sorted(Path(place).rglob("*.py"))
-            found += [[str(path), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+            for path in sorted(Path(place).rglob("*.py")):
+                name = f"{package}/{path.relative_to(place).as_posix()}"
+                found.append([name, hashlib.sha256(path.read_bytes()).hexdigest()])
     return found
 
 

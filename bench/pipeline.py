@@ -31,7 +31,7 @@ from bench.errors import ConfigError
 from bench.jobs import Stage, goal_json
 from bench.models.folders import digest_of_folder, local_folder
 from bench.models.lora import peft_version
-from bench.models.precision import resolve_precision
+from bench.models.precision import Precision, resolve_precision
 from bench.models.settings import TrainingSettings
 from bench.plugins import parameters_of
 from bench.records import DTYPE, Coordinates, PluginUse
@@ -108,6 +108,29 @@ def resolve_device(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Computing:
+    """What models compute on, and in which type.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        dtype: ``float32`` or ``bfloat16``.
+    """
+
+    device: str
+    dtype: str
+
+
+def computing_here(device: str, precision: Precision) -> Computing:
+    """What a suite's device and precision mean on this machine.
+
+    Raises:
+        ConfigError: ``cuda`` where there is none.
+    """
+    found = resolve_device(device)
+    return Computing(found, resolve_precision(precision, found))
+
+
 def _info_json(info: TaskInfo) -> dict[str, Any]:
     return {**asdict(info), "kind": info.kind.value, "labels": list(info.labels)}
 
@@ -133,18 +156,22 @@ def _attack_json(attack: Attack, parts: Sequence[Attack]) -> dict[str, Any]:
 
 
 class Builder:
-    """Builds the stages of cells of one suite."""
+    """Builds the stages of cells of one suite.
 
-    def __init__(self, suite: Suite) -> None:
-        device = resolve_device(suite.device)
-        dtype = resolve_precision(suite.precision, device)
+    Args:
+        suite: the suite.
+        computing: what the stages will compute on; none: what this machine has.
+    """
+
+    def __init__(self, suite: Suite, computing: Computing | None = None) -> None:
+        found = computing or computing_here(suite.device, suite.precision)
         self._packages = package_versions()
         self._numerics = {
-            "device": device,
+            "device": found.device,
             "threads": suite.threads,
             "torch": self._packages["torch"],
             "transformers": self._packages["transformers"],
-            **({"dtype": dtype} if dtype != DTYPE else {}),
+            **({"dtype": found.dtype} if found.dtype != DTYPE else {}),
         }
         self._origins: dict[str, Mapping[str, str]] = {}
 

@@ -17,25 +17,33 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.errors import ConfigError, StoreError
-from bench.execute import RETRIES_AFTER_DEATH, Report, Run, StageFailed, StageLost
+from bench.errors import BenchError, ConfigError, ResultLost, StoreError
+from bench.execute import OUT_OF_MEMORY, RETRIES_AFTER_DEATH, Report, Run, StageFailed, StageLost
+from bench.finished import source_digests
 from bench.jobs import STAGE_VERSIONS, Stage, Workshop
 from bench.mirror import opened
-from bench.pipeline import package_versions
+from bench.models.precision import Precision, resolve_precision
+from bench.pipeline import Computing, computing_here, package_versions
 from bench.plugins import Registry
 from bench.sharing import Peaks, on_device, peaks_of, share_of_device
 from bench.stages import run_stage
 from bench.store import Store, discard
 
+_log = logging.getLogger("bench")
+
 VISIBLE_SECONDS = 60.0
 """How long a node waits for its network file system to show a parent that another node has just published."""
+LOOK_SECONDS = 30.0
+"""When nothing came back for so long, the driver looks whether nodes are left that could run what it waits for."""
+RESOURCES: Mapping[str, str] = {"CPU": "num_cpus", "GPU": "num_gpus"}
+"""What a node either has or has not, in Ray's two spellings: of nodes, and of tasks."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,18 @@ class Setup:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage: ``done``, ``failed``, ``blocked``, or ``store`` (nothing more can be kept)."""
+    """What became of a stage: ``done``, ``failed``, ``blocked``, or ``stop`` (the run cannot go on).
+
+    Attributes:
+        what: one of these.
+        seconds: wall seconds of one that is done.
+        kind: of the exception of one that failed.
+        message: why it failed, or why the run cannot go on.
+        traceback: of the exception.
+        node: the host name of the node that it came from.
+        timing: what the node's store tells of one that is done (:meth:`bench.store.Store.timing`); ``None`` where it was there before.
+        lost: (kind, key) of a result that was taken for known and has to be made again, where that is why the run cannot go on.
+    """
 
     what: str
     seconds: float = 0.0
@@ -71,11 +90,19 @@ class Outcome:
     message: str = ""
     traceback: str = ""
     node: str = ""
+    timing: Mapping[str, Any] | None = None
+    lost: tuple[str, str] | None = None
 
 
-def versions() -> str:
-    """Digest of what results depend on beside the store: Python, the packages of every key, and the stages' versions."""
-    told = [platform.python_version(), package_versions(), dict(STAGE_VERSIONS)]
+def versions(plugins: Sequence[str] = ()) -> str:
+    """Digest of what results depend on beside the store: Python, the packages of every key, the stages' versions, and the source of the
+    harness and of the plugin files.
+
+    Raises:
+        OSError: a plugin file cannot be read.
+    """
+    files = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in plugins]
+    told = [platform.python_version(), package_versions(), dict(STAGE_VERSIONS), source_digests(), files]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -90,6 +117,7 @@ def _workshop(setup: Setup) -> Workshop:
 
     Raises:
         StoreError: this node sees another disk or runs other code.
+        ConfigError: it cannot open the mirror, or a plugin.
     """
     if setup not in _workshops:
         node = socket.gethostname()
@@ -101,12 +129,15 @@ def _workshop(setup: Setup) -> Workshop:
             raise StoreError(
                 f"node {node} has no folder {setup.folder}: start the run in a folder that all nodes share"
             )
-        if versions() != setup.versions:
-            raise StoreError(
-                f"node {node} has another Python, other packages or another harness than the driver: "
-                "install the same versions (pip install -c constraints.txt …)"
-            )
         os.chdir(setup.folder)
+        missing = [file for file in setup.plugins if not Path(file).is_file()]
+        if missing:
+            raise StoreError(f"node {node} has no plugin file {missing[0]}: put it on a path that all nodes share")
+        if versions(setup.plugins) != setup.versions:
+            raise StoreError(
+                f"node {node} has another Python, other packages, another harness or other plugin files than the driver: "
+                "install the same versions (pip install -c constraints.txt …) and check out the same commit"
+            )
         registry = Registry().discover()
         for file in setup.plugins:
             registry.add_file(Path(file))
@@ -153,27 +184,25 @@ def run_remote(stage: Stage, setup: Setup, *parents: Outcome) -> Outcome:
     started = time.perf_counter()
     try:
         workshop = _workshop(setup)
+    except BenchError as error:
+        return Outcome("stop", message=str(error), node=node)
+    except Exception as error:  # the node's, never the method's
+        return Outcome("stop", message=f"node {node} cannot begin: {type(error).__name__}: {error}", node=node)
+    try:
         _await_parents(stage, workshop.store)
         with _at_most(setup.seconds):
             run_stage(stage, workshop)
+    except ResultLost as error:
+        return Outcome("stop", message=str(error), node=node, lost=(error.kind, error.key))
     except StoreError as error:
-        return Outcome("store", message=str(error), node=node)
+        return Outcome("stop", message=str(error), node=node)
     except Exception as error:
         # Exceptions of plugins may not survive pickling; their text does.
         return Outcome("failed", 0.0, type(error).__name__, str(error), traceback.format_exc(), node)
-    return Outcome("done", time.perf_counter() - started, node=node)
+    return Outcome("done", time.perf_counter() - started, node=node, timing=workshop.store.timing(stage.key))
 
 
 # -------------------------------------------------------------------------------------------------------- on the driver
-
-
-@dataclass
-class _Going:
-    """A run on a cluster: what was handed in and has not come back."""
-
-    run: Run
-    references: dict[str, Any] = field(default_factory=dict)
-    stages: dict[Any, Stage] = field(default_factory=dict)
 
 
 def needs(stage: Stage, peaks: Peaks) -> dict[str, float]:
@@ -185,6 +214,68 @@ def needs(stage: Stage, peaks: Peaks) -> dict[str, float]:
     if stage.kind in peaks.memory:
         wanted["memory"] = float(peaks.memory[stage.kind])
     return wanted
+
+
+def fitting(stage: Stage, wanted: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """A stage's needs in a form that one of the nodes can meet; Ray waits without a word for a node that is large enough.
+
+    Memory is a measurement of another machine and no condition: no more of it is asked for than the largest node has.
+
+    Args:
+        stage: for the message.
+        wanted: its :func:`needs`.
+        nodes: each node's resources, as Ray tells them.
+
+    Raises:
+        ConfigError: no node has so many processors, or so much of a graphics device.
+    """
+    able = _able(wanted, nodes)
+    if not able:
+        there = ", ".join(f"{node.get('CPU', 0):g} processors and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ConfigError(
+            f"{stage.label or stage.kind} needs {wanted['num_cpus']:g} processors and {wanted.get('num_gpus', 0):g} GPUs on one node, and "
+            f"the cluster's nodes have {there or 'nothing'}. Lower the suite's threads, set its device, or start a node that has them."
+        )
+    told = dict(wanted)
+    if "memory" in told:
+        told["memory"] = min(told["memory"], max(node.get("memory", 0.0) for node in able))
+    return told
+
+
+def _able(wanted: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The nodes that could run it if nothing else ran there."""
+    return [
+        node for node in nodes if all(node.get(has, 0.0) >= wanted.get(asks, 0.0) for has, asks in RESOURCES.items())
+    ]
+
+
+def _nodes(ray: Any) -> list[Mapping[str, float]]:
+    """The resources of every node that lives."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def computing_on(ray: Any, device: str, precision: Precision) -> Computing:
+    """What a suite's device and precision mean on a cluster: its nodes compute, and the driver's machine need have no device.
+
+    Raises:
+        ConfigError: ``cuda``, and no node has a device that torch sees.
+    """
+    found = Computing("cpu", resolve_precision(precision, "cpu"))
+    if device != "cpu" and any(node.get("GPU", 0.0) > 0 for node in _nodes(ray)):
+        ask = ray.remote(num_cpus=0, num_gpus=0.01, max_retries=RETRIES_AFTER_DEATH)(computing_here)
+        reference = ask.options(name="which device").remote("auto", precision)
+        while not ray.wait([reference], timeout=LOOK_SECONDS)[0]:
+            _log.warning("waiting for a node that has a free graphics device, to ask which type it computes in")
+        try:
+            found = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            raise ConfigError(f"a node with a graphics device cannot be asked what it has: {_told(error)}") from error
+    if device == "cuda" and found.device != "cuda":
+        raise ConfigError(
+            "the suite asks for device 'cuda', and no node of the Ray cluster has a device that torch sees; start one "
+            "(ray start --address … --num-gpus 1, with a torch for CUDA installed), or use 'auto' or 'cpu'"
+        )
+    return found
 
 
 @contextmanager
@@ -199,6 +290,9 @@ def connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise ConfigError("running on a cluster needs Ray: pip install 'codebackdoorbench[ray]'") from error
     ours = not ray.is_initialized()
+    # Nothing is sent to anybody (docs/trust.md); and what Ray's memory monitor ends is tried as often as what dies otherwise, not for ever.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES_AFTER_DEATH))
     try:
         if ours:
             ray.init(address=address, include_dashboard=None, logging_level=logging.WARNING)
@@ -223,7 +317,8 @@ def run_on_cluster(run: Run, registry: Registry, address: str, seconds: float | 
         seconds: most wall seconds of a stage.
 
     Raises:
-        ConfigError: no Ray, or no cluster.
+        ConfigError: no Ray, no cluster, or none that can run the stages.
+        ResultLost: a result that was taken for known has to be made again.
         StoreError: a node cannot see or write the store, or runs other code.
     """
     store = run.store
@@ -237,65 +332,170 @@ def run_on_cluster(run: Run, registry: Registry, address: str, seconds: float | 
                 token=str(token.resolve()),
                 folder=str(Path.cwd()),
                 plugins=tuple(str(path) for path in registry.files()),
-                versions=versions(),
+                versions=versions([str(path) for path in registry.files()]),
                 seconds=seconds,
             )
-            going = _hand_in(ray, run, setup)
-            _collect_all(ray, going)
+            Driver(ray, run, setup).drive()
         finally:
             discard(token)
     return run.report
 
 
-def _hand_in(ray: Any, run: Run, setup: Setup) -> _Going:
-    """Give Ray every missing stage at once, with its parents' references; what hangs most on comes first."""
-    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    task = ray.remote(max_retries=RETRIES_AFTER_DEATH, retry_exceptions=False, runtime_env={"env_vars": environment})(
-        run_remote
-    )
-    going, peaks = _Going(run), peaks_of(run.store)
-    for stage in run.by_weight(run.pending()):
-        parents = [going.references[key] for _, key in stage.parents.values() if key in going.references]
-        reference = task.options(name=stage.label or stage.kind, **needs(stage, peaks)).remote(stage, setup, *parents)
-        going.references[stage.key] = reference
-        going.stages[reference] = stage
-    return going
+class Driver:
+    """One run on a cluster: hands its stages in, and books what comes back.
 
-
-def _collect_all(ray: Any, going: _Going) -> None:
-    waiting: Sequence[Any] = list(going.stages)
-    while waiting:
-        finished, waiting = ray.wait(waiting, num_returns=1)
-        for reference in finished:
-            _collect(ray, going, going.stages[reference])
-
-
-def _collect(ray: Any, going: _Going, stage: Stage) -> None:
-    """Book what became of a stage, its parents' first.
-
-    Raises:
-        StoreError: nothing more can be kept.
+    Args:
+        ray: the package, connected.
+        run: the graph and its bookkeeping.
+        setup: what every node must agree on.
     """
-    run = going.run
-    if stage.key in run.report.done or stage.key in run.report.failed or stage.key in run.report.blocked:
-        return
-    for _, key in stage.parents.values():
-        if key in going.references:
-            _collect(ray, going, going.stages[going.references[key]])
-    if run.ready(stage) is None:
-        run.block(stage)
-        return
-    try:
-        outcome: Outcome = ray.get(going.references[stage.key])
-    except ray.exceptions.RayError as error:  # after all retries
-        lost = StageLost(
-            f"its worker or node died {RETRIES_AFTER_DEATH + 1} times ({type(error).__name__}); out of memory?"
-        )
-        run.fail(stage, lost, "")
-        return
-    if outcome.what == "store":
-        raise StoreError(outcome.message)
-    if outcome.what == "done":
-        run.finish(stage, outcome.seconds)
-    else:
-        run.fail(stage, StageFailed(outcome.kind, outcome.message, outcome.traceback), outcome.traceback)
+
+    def __init__(self, ray: Any, run: Run, setup: Setup) -> None:
+        self._ray, self._run, self._setup = ray, run, setup
+        environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._task = ray.remote(
+            max_retries=RETRIES_AFTER_DEATH, retry_exceptions=False, runtime_env={"env_vars": environment}
+        )(run_remote)
+        self._missing: dict[str, Stage] = {}
+        """Key -> stage, parents before children."""
+        self._references: dict[str, Any] = {}
+        """Key -> what will be the stage's outcome."""
+        self._waiting: dict[Any, Stage] = {}
+        self._wanted: dict[str, dict[str, float]] = {}
+        self._alone: set[str] = set()
+
+    def drive(self) -> None:
+        """Run what is missing.
+
+        Raises:
+            ConfigError: no node can run a stage, or what Ray needs is missing on a node.
+            ResultLost: a result that was taken for known has to be made again.
+            StoreError: nothing more can be kept.
+        """
+        self._missing = {stage.key: stage for stage in self._run.by_weight(self._run.pending())}
+        self._hand_in(list(self._missing.values()))
+        while self._waiting:
+            finished, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=LOOK_SECONDS)
+            for reference in finished:
+                stage = self._waiting.pop(reference, None)
+                if stage is not None:  # else it was handed in again meanwhile
+                    self._collect(stage)
+            if not finished:
+                self._look()
+
+    def _hand_in(self, stages: Sequence[Stage]) -> None:
+        """Give Ray stages, with their parents' references; what hangs most on comes first."""
+        peaks, nodes = peaks_of(self._run.store), _nodes(self._ray)
+        for stage in stages:
+            wanted = needs(stage, peaks) | ({"num_gpus": 1.0} if stage.key in self._alone else {})
+            self._wanted[stage.key] = fitting(stage, wanted, nodes)
+        for stage in stages:
+            parents = [self._references[key] for _, key in stage.parents.values() if key in self._references]
+            task = self._task.options(name=stage.label or stage.kind, **self._wanted[stage.key])
+            reference = task.remote(stage, self._setup, *parents)
+            self._references[stage.key] = reference
+            self._waiting[reference] = stage
+
+    def _look(self) -> None:
+        """Say so where the nodes that are left can never run what is waited for: a node may have gone, and another may come."""
+        nodes = _nodes(self._ray)
+        stuck = [stage for stage in self._waiting.values() if not _fits(self._wanted[stage.key], nodes)]
+        if stuck:
+            _log.warning(
+                "no node of the cluster is left that is large enough for %s%s; waiting for one to join. "
+                "Ctrl-C ends the run and keeps what is finished.",
+                stuck[0].label or stuck[0].kind,
+                f" and {len(stuck) - 1} more" if len(stuck) > 1 else "",
+            )
+
+    def _collect(self, stage: Stage) -> None:
+        """Book what became of a stage, its parents' first.
+
+        Raises:
+            ConfigError: what Ray needs is missing on a node.
+            ResultLost: a result that was taken for known has to be made again.
+            StoreError: nothing more can be kept.
+        """
+        ray, run = self._ray, self._run
+        if stage.key in run.report.done or stage.key in run.report.failed or stage.key in run.report.blocked:
+            return
+        for _, key in stage.parents.values():
+            if key in self._missing:
+                self._collect(self._missing[key])
+        ready = run.ready(stage)
+        if ready is None:
+            run.block(stage)
+            return
+        if not ready:  # a parent was handed in again, and this stage with it
+            return
+        try:
+            outcome: Outcome = ray.get(self._references[stage.key])
+        except ray.exceptions.RayError as error:
+            run.fail(stage, self._lost(stage, error), "")
+            return
+        if outcome.lost is not None:
+            raise ResultLost(outcome.message, *outcome.lost)
+        if outcome.what == "stop":
+            raise StoreError(outcome.message)
+        if outcome.what == "done":
+            self._note_timing(stage, outcome)
+            run.finish(stage, outcome.seconds)
+        elif outcome.kind == OUT_OF_MEMORY and self._wanted[stage.key].get("num_gpus", 1.0) < 1.0:
+            _log.warning("%s: the device's memory ran out beside others; trying again alone", stage.label)
+            self._alone.add(stage.key)
+            self._hand_in_again(stage)
+        else:
+            run.fail(stage, StageFailed(outcome.kind, outcome.message, outcome.traceback), outcome.traceback)
+
+    def _hand_in_again(self, stage: Stage) -> None:
+        """Give Ray a stage once more, and what hangs on it: that waits for the outcome that does not count."""
+        again, keys = [stage], {stage.key}
+        for other in self._missing.values():
+            if any(key in keys for _, key in other.parents.values()):
+                again.append(other)
+                keys.add(other.key)
+        self._waiting = {reference: other for reference, other in self._waiting.items() if other.key not in keys}
+        self._hand_in(again)
+
+    def _lost(self, stage: Stage, error: Exception) -> StageLost:
+        """Why Ray gave a stage up, where its worker or node died.
+
+        Raises:
+            ConfigError: it did not die: Ray cannot run it.
+        """
+        kinds = self._ray.exceptions
+        if isinstance(error, kinds.OutOfMemoryError):
+            return StageLost(
+                f"the memory of its node ran out: Ray's memory monitor ended its worker {RETRIES_AFTER_DEATH + 1} times"
+            )
+        if isinstance(
+            error, (kinds.WorkerCrashedError, kinds.NodeDiedError, kinds.RayActorError, kinds.ObjectLostError)
+        ):
+            return StageLost(
+                f"its worker or node died {RETRIES_AFTER_DEATH + 1} times ({type(error).__name__}); out of memory?"
+            )
+        raise ConfigError(
+            f"Ray cannot run {stage.label or stage.kind}: {_told(error)}. Every node needs the driver's Python, packages and checkout "
+            "(docs/cluster.md); what is finished is kept."
+        ) from error
+
+    def _note_timing(self, stage: Stage, outcome: Outcome) -> None:
+        """What a stage took is told where the next run plans by it: a node may have a store of its own."""
+        store = self._run.store
+        if outcome.timing is None or store.timing(stage.key) is not None:
+            return
+        told = {name: value for name, value in outcome.timing.items() if name != "kind"}
+        store.note_timing(stage.kind, stage.key, told.pop("seconds"), told.pop("peak_bytes"), told)
+
+
+def _fits(wanted: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> bool:
+    return any(node.get("memory", 0.0) >= wanted.get("memory", 0.0) for node in _able(wanted, nodes))
+
+
+def _told(error: Exception) -> str:
+    """An error of Ray's in one line: the cause, where it wraps one of the node's; of a long one, how it begins and ends."""
+    cause = getattr(error, "cause", None)
+    shown = cause if isinstance(cause, Exception) else error
+    lines = [line.strip() for line in str(shown).splitlines() if line.strip()]
+    told = " … ".join(lines if len(lines) < 3 else (lines[0], lines[-1]))
+    return f"{type(shown).__name__}: {told}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,14 +15,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.errors import ConfigError, Interrupted, StoreError
+from bench.errors import ConfigError, Interrupted, ResultLost, StoreError
 from bench.execute import Event, Report, Run
 from bench.exporting import export
 from bench.finished import Question, remember
 from bench.joining import joined
 from bench.mirror import opened
-from bench.pipeline import Builder, CellGraph, merge, select
+from bench.pipeline import Builder, CellGraph, Computing, merge, select
 from bench.plugins import Registry
+from bench.records import Record
 from bench.results import ResultsFolder
 from bench.store import Store
 from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
@@ -36,15 +38,17 @@ def load_registry(suite: Suite, files: Sequence[Path]) -> Registry:
     return registry
 
 
-def graphs_of(suite: Suite, registry: Registry, only: Mapping[str, Sequence[str]]) -> list[CellGraph]:
-    """Every chosen cell with its stages.
+def graphs_of(
+    suite: Suite, registry: Registry, only: Mapping[str, Sequence[str]], computing: Computing | None = None
+) -> list[CellGraph]:
+    """Every chosen cell with its stages, which compute on what this machine has, or on what is told.
 
     Raises:
         ConfigError: anything wrong in the suite.
     """
     plans = list(cells(suite, registry))
     check_unique(plans)
-    builder = Builder(suite)
+    builder = Builder(suite, computing)
     return [builder.cell(plan) for plan in select(plans, only)]
 
 
@@ -168,7 +172,8 @@ def run_suite(
 ) -> int:
     """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
     suite = joined(load_suite(name), files)
-    question = Question(suite_file(name), store_root, results, files, only)
+    # What a finished run rests on is this machine's; a cluster's devices are another matter.
+    question = Question(suite_file(name), store_root, results, files, only) if ray is None else None
     return _run(suite, jobs, store_root, results / suite.name, files, only, question, ray, mirror)
 
 
@@ -187,12 +192,12 @@ def _run(
 
     console = Console(stderr=True)
     registry = load_registry(suite, files)
-    graphs = graphs_of(suite, registry, only)
-    store = Store(store_root, opened(mirror))
     started = time.monotonic()
-    report = execute(suite, graphs, registry, store, jobs, console, ray)
     target = ResultsFolder(folder)
-    records = export(graphs, report, store, target, suite.name)
+    with _machines(suite, ray) as computing:
+        graphs = graphs_of(suite, registry, only, computing)
+        store = Store(store_root, opened(mirror))
+        records = _exported(suite, graphs, registry, store, jobs, console, ray, target)
     told = Console(record=True)
     publish(target, suite.margin, told, suite.false_alarms)
     counts = Counter(record.status.value for record in records)
@@ -214,6 +219,47 @@ def _run(
         text = {"plain": told.export_text(clear=False), "styled": told.export_text(styles=True)}
         remember(question, folder, stages, len(graphs), store.seals, text)
     return 1 if bad else 0
+
+
+@contextmanager
+def _machines(suite: Suite, ray: str | None) -> Iterator[Computing | None]:
+    """What the stages will compute on; on the cluster at ``ray``, connected for the block, what its nodes have."""
+    if ray is None:
+        yield None
+        return
+    from bench.ray_execution import computing_on, connected
+
+    with connected(ray) as cluster:
+        yield computing_on(cluster, suite.device, suite.precision)
+
+
+def _exported(
+    suite: Suite,
+    graphs: Sequence[CellGraph],
+    registry: Registry,
+    store: Store,
+    jobs: int,
+    console: Console,
+    ray: str | None,
+    target: ResultsFolder,
+) -> list[Record]:
+    """Run what is missing of some cells and write their records; returns these.
+
+    A result is known by its name alone until somebody needs it. Where it then turns out damaged it has been taken away, so beginning
+    again makes it again. One that is lost a second time is another matter: the message is for the user.
+    """
+    lost: set[str] = set()
+    while True:
+        try:
+            report = execute(suite, graphs, registry, store, jobs, console, ray)
+            return export(graphs, report, store, target, suite.name)
+        except ResultLost as error:
+            if error.key in lost:
+                raise
+            lost.add(error.key)
+            told = f"{error.kind} result {error.key[:12]} was damaged or gone; it is made again"
+            console.print(f"[yellow]lost[/] {told}", highlight=False, soft_wrap=True)
+            store.look_again()
 
 
 def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:

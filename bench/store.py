@@ -5,7 +5,7 @@ Layout::
     <root>/entries/<kind>/<key>/     files of the result, and manifest.json: key inputs, size and sha256 of every file
     <root>/failures/<key>.json       a stage that raised: traceback; never a hit
     <root>/timings/<key>.json        wall seconds and peak memory of the run that published (never part of a result)
-    <root>/partial/<pid>-<random>@<host>/   results being written; swept when their process is gone
+    <root>/partial/<pid>-<random>@<host>/   results being written; swept when their process is gone (:func:`host`)
     <root>/conflicts.jsonl           a second execution that gave other bytes: a determinism defect, kept as evidence
     <root>/seals.json                sizes and times of files whose digests were found right (a cache; bench.seals)
 
@@ -18,6 +18,7 @@ finish publishes, the second compares digests and goes on.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -32,7 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import StoreError
+from bench.errors import ResultLost, StoreError
 from bench.seals import Seals
 
 if TYPE_CHECKING:
@@ -71,9 +72,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@functools.cache
 def host() -> str:
-    """This machine, in a form fit for file names."""
-    return re.sub(r"[^A-Za-z0-9.-]", ".", platform.node()) or "unknown"
+    """Where this process's number means something, in a form fit for file names: ``<host name>~<digest>``.
+
+    Containers and copied machines share host names, and would take each other's processes for dead. So the running system's boot and,
+    since containers of one system share that too, the namespace of process numbers stand in the digest. After a new boot a machine's
+    own leftovers are another machine's: they go when they are old.
+    """
+    name = re.sub(r"[^A-Za-z0-9.-]", ".", platform.node()) or "unknown"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        processes = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # a system without them has no containers of its own either
+        return name
+    return f"{name}~{hashlib.sha256(f'{boot} {processes}'.encode()).hexdigest()[:12]}"
 
 
 def _no_space(error: BaseException) -> bool:
@@ -290,14 +303,26 @@ class Store:
         """As :meth:`find`.
 
         Raises:
-            StoreError: the result is missing or damaged.
+            ResultLost: the result is missing or damaged.
         """
         entry = self.find(kind, key)
         if entry is None:
-            raise StoreError(
-                f"the store {self.root} has no intact {kind} result {key[:12]}; run the suite again to make it"
+            raise ResultLost(
+                f"the store {self.root} has no intact {kind} result {key[:12]}; run the suite again to make it",
+                kind,
+                key,
             )
         return entry
+
+    def look_again(self) -> None:
+        """Forget what this process knows to be there: another may have moved it aside as damaged, here or in the mirror.
+
+        Raises:
+            StoreError: the mirror cannot be reached.
+        """
+        self._verified.clear()
+        if self.mirror is not None:
+            self.mirror.look()
 
     def publish(self, kind: str, key: str, inputs: Mapping[str, Any], write: Callable[[Path], None]) -> Entry:
         """Let ``write`` fill a folder, then publish it in one atomic step.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from bench.errors import StoreError
+from bench.errors import DamagedArchive, StoreError
 from bench.samples import digest_of
 from bench.store import MANIFEST, Store, files_of, is_inside, sha256_of
 
@@ -158,7 +158,7 @@ def busy(store: Store) -> list[str]:
         name, _, host = path.name.partition("@")
         pid = name.partition("-")[0]
         if path not in gone and pid.isdigit() and int(pid) != os.getpid():
-            found.add(f"{pid} on {host or 'this machine'}")
+            found.add(f"{pid} on {host.partition('~')[0] or 'this machine'}")
     return sorted(found)
 
 
@@ -234,7 +234,12 @@ def import_(store: Store, archive: Path) -> Imported:
 
 
 def take(store: Store, archive: Path) -> Imported:
-    """:func:`import_` for one who takes many archives: the seals are left to be saved when all are in."""
+    """:func:`import_` for one who takes many archives: the seals are left to be saved when all are in.
+
+    Raises:
+        DamagedArchive: the archive is at fault, not this machine.
+        StoreError: the archive is not there, or the store cannot be written.
+    """
     new = known = 0
     place = store.aside()
     try:
@@ -250,11 +255,13 @@ def take(store: Store, archive: Path) -> Imported:
                     _unpack(tar, members, folder)
                     fault = fault_of(folder, kind, key)
                     if fault is not None:
-                        raise StoreError(f"{archive}: {kind} result {key[:12]} is damaged: {fault}. Export it again.")
+                        raise DamagedArchive(
+                            f"{archive}: {kind} result {key[:12]} is damaged: {fault}. Export it again."
+                        )
                     files = files_of(folder, kind, key)
                     new += store.place(folder, kind, key, files or {}) is not None
     except tarfile.TarError as error:
-        raise StoreError(f"{archive} is no tar archive, or is cut short: {error}") from error
+        raise DamagedArchive(f"{archive} is no tar archive, or is cut short: {error}") from error
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename}: there is no such file") from error
     finally:
@@ -270,7 +277,7 @@ def _grouped(tar: tarfile.TarFile, archive: Path) -> Iterator[tuple[tuple[str, s
         fits = is_inside(member.name) and len(parts) >= 4 and parts[0] == "entries" and member.isreg()
         fits = fits and parts[1].isalpha() and len(parts[2]) == 64 and set(parts[2]) <= set("0123456789abcdef")
         if not fits or PurePosixPath(member.name).suffix not in SAFE:
-            raise StoreError(
+            raise DamagedArchive(
                 f"{archive} holds {member.name!r}, which no export writes. Nothing of it was taken: "
                 "get the archive again from a source you trust."
             )
@@ -281,8 +288,11 @@ def _grouped(tar: tarfile.TarFile, archive: Path) -> Iterator[tuple[tuple[str, s
 def _unpack(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo], folder: Path) -> None:
     for member in members:
         path = folder.joinpath(*PurePosixPath(member.name).parts[3:])
-        path.parent.mkdir(parents=True, exist_ok=True)
         source = tar.extractfile(member)
         assert source is not None  # a regular file
-        with source, path.open("xb") as target:
-            shutil.copyfileobj(source, target)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with source, path.open("xb") as target:
+                shutil.copyfileobj(source, target)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise DamagedArchive(f"the archive holds {member.name!r} twice, or below a file of it") from error

@@ -2,12 +2,16 @@ import errno
 import json
 import multiprocessing
 import os
+import platform
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.errors import StoreError
-from bench.store import Store, write_json
+from bench.store import Store, host, write_json
 
 KEY = "a" * 64
 
@@ -115,6 +119,36 @@ def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_kept(tmp
     (tmp_path / "partial" / f"{os.getpid()}-y").mkdir()
     assert store.sweep() == 1
     assert [p.name for p in (tmp_path / "partial").iterdir()] == [f"{os.getpid()}-y"]
+
+
+def test_a_container_of_the_same_name_is_another_machine(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    dead = multiprocessing.get_context("fork").Process(target=lambda: None)
+    dead.start()
+    dead.join()
+    name, _, place = host().partition("~")
+    assert (name, len(place)) == (re.sub(r"[^A-Za-z0-9.-]", ".", platform.node()), 12)
+    # A living process of another container: its number is free here.
+    theirs = tmp_path / "partial" / f"{dead.pid}-x@{name}~0123456789ab"
+    theirs.mkdir()
+    ours = tmp_path / "partial" / f"{dead.pid}-y@{host()}"
+    ours.mkdir()
+    assert store.sweep() == 1
+    assert [p.name for p in (tmp_path / "partial").iterdir()] == [theirs.name]
+    os.utime(theirs, (0, 0))
+    assert store.sweep() == 1, "nobody writes for so long"
+
+
+def test_a_process_of_another_namespace_has_another_place() -> None:
+    code = "from bench.store import host; print(host())"
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    other = subprocess.run(inside, capture_output=True, text=True, check=False)
+    if other.returncode != 0:
+        pytest.skip(f"no namespaces here: {other.stderr.strip()[-200:]}")
+    assert other.stdout.strip().partition("~")[0] == host().partition("~")[0]
+    assert other.stdout.strip() != host()
+    same = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert same.stdout.strip() == host(), "a later process on this machine clears up after an earlier one"
 
 
 def test_a_failure_is_a_record_and_never_a_hit(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import storing
-from bench.errors import StoreError
+from bench.errors import DamagedArchive, StoreError
 from bench.samples import digest_of
 from bench.store import Store, write_json
 from bench.store_commands import commands, size
@@ -237,6 +237,20 @@ def test_an_archive_that_is_cut_short_or_changed_publishes_nothing_wrong(store: 
         assert all(damage is None for _, _, damage in storing.verify(again))
     with pytest.raises(StoreError, match="there is no such file"):
         storing.import_(there, tmp_path / "missing.tar")
+
+
+def test_an_archive_that_holds_a_file_twice_or_below_a_file_is_damaged(store: Store, tmp_path: Path) -> None:
+    storing.export(store, {DATA: "data"}, tmp_path / "one.tar")
+    for below in ("", "/deep.json"):
+        with tarfile.open(tmp_path / "one.tar") as old, tarfile.open(tmp_path / "two.tar", "w") as new:
+            for member in old.getmembers():
+                new.addfile(member, old.extractfile(member))
+                member.name += below
+                new.addfile(member, old.extractfile(member))
+        with pytest.raises(DamagedArchive, match=r"twice, or below a file of it"):
+            storing.import_(Store(tmp_path / "there"), tmp_path / "two.tar")
+        assert list(storing.entries(Store(tmp_path / "there"))) == []
+        assert list((tmp_path / "there" / "partial").iterdir()) == []
 
 
 def _write_and_import(root: str, archive: str, start: float) -> None:

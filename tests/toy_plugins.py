@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,12 +84,15 @@ class Toy(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Crash(Screen):
-    """Raises."""
+    """Raises; leaves a mark in a folder each time, where it is told one."""
 
     name = "crash"
     message: str = "it broke"
+    marks: str = ""
 
     def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
+        if self.marks:
+            (Path(self.marks) / f"crash-{uuid.uuid4().hex}").touch()
         raise ValueError(self.message)
 
 
