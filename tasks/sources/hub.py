@@ -198,7 +198,9 @@ def _placed(part: Any, file: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
             row = next(rows)
         except StopIteration:
             return
-        except Exception as error:  # a column whose bytes are no UTF-8, a damaged page: pyarrow has a kind of its own for each
+        except (
+            Exception
+        ) as error:  # a column whose bytes are no UTF-8, a damaged page: pyarrow has a kind of its own for each
             raise Place(file, number, "row").error(
                 f"cannot be read ({type(error).__name__}: {_first_line(error)})", "Get the data set again."
             ) from error
