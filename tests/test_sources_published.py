@@ -237,7 +237,9 @@ def test_half_a_surrogate_pair_is_named_by_file_and_row(tmp_path: Path) -> None:
     half = "\\ud800"
     file = tmp_path / "devign" / "function.json"
     file.write_text(file.read_text().replace("int f7()", f"int {half}()"))
-    said = r"function\.json, row 8: field 'func' holds \\ud800 as its character 5: half a surrogate pair.*Mend or delete"
+    said = (
+        r"function\.json, row 8: field 'func' holds \\ud800 as its character 5: half a surrogate pair.*Mend or delete"
+    )
     with pytest.raises(DataError, match=said):
         DefectDetection(source="devign", path=str(file.parent)).splits(context())
     file = tmp_path / "clones" / "data.jsonl"
