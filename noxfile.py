@@ -6,6 +6,7 @@ nox -s suite -- laptop                  any suite
 nox -s cell -- --task defect_detection --attack dead_code --defense onion
 nox -s leaderboard -- quickstart        the board again, from stored outcomes
 nox -s families                         every family of published models, small and random, from end to end
+nox -s fuzz -- edit_layer               bytes that find their own way into a target of tests/fuzz_targets.py (needs the extra fuzz)
 nox -s docs                             the documentation site, in build/docs (needs the extra docs)
 nox -s "quickstart_cell(…)"             one cell of the quickstart suite (nox -l lists them)
 """
@@ -108,6 +109,15 @@ def cluster(session: nox.Session) -> None:
 def families(session: nox.Session) -> None:
     """Every family of published models from end to end, small and random; writes results/families.md."""
     session.run(PYTHON, "-m", "tests.families", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz suite files, records, data files and the edit layer with atheris, two minutes each, or one target (extra fuzz)."""
+    targets = session.posargs[:1] or ["suite_file", "record", "data_files", "edit_layer"]
+    options = session.posargs[1:] or ["-max_total_time=120"]
+    for target in targets:
+        session.run(PYTHON, "-m", "tests.fuzz_targets", target, *options, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

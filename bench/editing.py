@@ -119,7 +119,7 @@ class Editor:
             )
         try:
             return apply_edits(sample.programs[side], derivation.edits)
-        except (EditConflict, UnicodeDecodeError) as error:
+        except (EditConflict, UnicodeError) as error:
             raise PluginError(
                 f"the trigger ({self.what}) returned edits that do not apply to sample {sample.id!r}: {error}"
             ) from error

@@ -294,6 +294,10 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
                     "label": at[axis],
                 }
             )
+            changes["trainings"] = tuple(
+                each.model_copy(update={"task": (*each.task, at[axis])}) if like[0].title in each.task else each
+                for each in suite.trainings
+            )
         changes[f"{axis}s"] = (made,)
     return suite.model_copy(update=changes)
 

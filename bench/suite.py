@@ -75,20 +75,43 @@ class TaskEntry(Entry):
     policy: dict[str, Any] = Field(default_factory=dict)
 
 
-class Part(_Strict):
+class _AnyPart(_Strict):
     """A part of the matrix, by titles; an axis that is not named is taken whole."""
 
     task: tuple[str, ...] = ()
-    attack: tuple[str, ...] = ()
     defense: tuple[str, ...] = ()
     seed: tuple[int, ...] = ()
 
     def holds(self, at: Coordinates, calibration: bool) -> bool:
         """Is a cell in it? Clean models that calibrate have seeds of their own."""
-        named = ((self.task, at.task), (self.attack, at.attack), (self.defense, at.defense))
+        named = [(getattr(self, axis), getattr(at, axis)) for axis in type(self).model_fields if axis != "seed"]
         return all(not wanted or title in wanted for wanted, title in named) and (
             not self.seed or calibration or at.seed in self.seed
         )
+
+
+class Part(_AnyPart):
+    """What a model keeps to."""
+
+    attack: tuple[str, ...] = ()
+
+
+class AttackPart(_AnyPart):
+    """What an attack keeps to."""
+
+    model: tuple[str, ...] = ()
+
+
+class TrainingEntry(_Strict):
+    """Training settings of some tasks with some models, by titles; an axis that is not named is taken whole."""
+
+    task: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    training: dict[str, Any]
+
+    def holds(self, task: str, model: str) -> bool:
+        """Is it about this task with this model?"""
+        return (not self.task or task in self.task) and (not self.model or model in self.model)
 
 
 class ModelEntry(Entry):
@@ -133,10 +156,14 @@ class DefenseEntry(Entry):
 
 
 class AttackEntry(Entry):
-    """An attack, with its policy and goal where they differ from the attack's and task's own."""
+    """An attack, with its policy and goal where they differ from the attack's and task's own.
+
+    ``only`` keeps it to a part of the matrix: the same attack may be published in another form for another task.
+    """
 
     policy: dict[str, Any] | None = None
     goal: dict[str, Any] | None = None
+    only: AttackPart = AttackPart()
 
 
 class Suite(_Strict):
@@ -158,6 +185,9 @@ class Suite(_Strict):
     """The share of clean models that a verdict may convict."""
     data_seed: int = 0
     training: dict[str, Any] = Field(default_factory=dict)
+    """Of every model; the training of a model wins over it, that of a task over both."""
+    trainings: tuple[TrainingEntry, ...] = ()
+    """Training of some (task, model) alone, which wins over all others; of several that hold the same key, the last."""
     threads: int = Field(default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -181,18 +211,24 @@ class Suite(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> Suite:
-        for model in self.models:
-            there: dict[str, list[str] | list[int]] = {
-                "task": [entry.title for entry in self.tasks],
-                "attack": [entry.title for entry in self.attacks],
-                "defense": [entry.title for entry in self.defenses],
-                "seed": list(self.seeds),
-            }
-            for axis, titles in there.items():
-                for wanted in getattr(model.only, axis):
-                    if wanted not in titles:
-                        hint = suggest(str(wanted), [str(title) for title in titles])
-                        raise ValueError(f"model {model.title!r}, only: the suite has no {axis} {wanted!r}.{hint}")
+        there: dict[str, list[str] | list[int]] = {
+            "task": [entry.title for entry in self.tasks],
+            "model": [entry.title for entry in self.models],
+            "attack": [entry.title for entry in self.attacks],
+            "defense": [entry.title for entry in self.defenses],
+            "seed": list(self.seeds),
+        }
+        parts: list[tuple[str, BaseModel]] = [
+            *((f"model {entry.title!r}, only", entry.only) for entry in self.models),
+            *((f"attack {entry.title!r}, only", entry.only) for entry in self.attacks),
+            *((f"trainings, entry {number}", entry) for number, entry in enumerate(self.trainings, start=1)),
+        ]
+        for where, part in parts:
+            for axis in there.keys() & type(part).model_fields.keys():
+                for wanted in getattr(part, axis):
+                    if wanted not in there[axis]:
+                        hint = suggest(str(wanted), [str(title) for title in there[axis]])
+                        raise ValueError(f"{where}: the suite has no {axis} {wanted!r}.{hint}")
         return self
 
     @model_validator(mode="after")
@@ -250,6 +286,7 @@ def parse_suite(content: Mapping[str, Any], origin: str) -> Suite:
                     "models": ModelEntry,
                     "attacks": AttackEntry,
                     "defenses": DefenseEntry,
+                    "trainings": TrainingEntry,
                 }
                 owner = kinds.get(str(first["loc"][0]), Entry)
             message = f"unknown key.{suggest(str(first['loc'][-1]), owner.model_fields)}"
@@ -475,13 +512,16 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
             with nothing to calibrate.
     """
     _check_calibration(suite, registry)
+    for number, entry in enumerate(suite.trainings, start=1):
+        _settings(TrainingSettings, f"trainings, entry {number}", entry.training)
     for task_entry in suite.tasks:
         task = cast(Task, registry.build("task", task_entry.name, task_entry.parameters))
         for model_entry in suite.models:
             where = f"model {model_entry.title!r}"
             stated: ModelSettings = _settings(ModelSettings, where, model_entry.parameters)
             settings = filled(model_entry.name, stated, task.info.kind)
-            layers = (suite.training, model_entry.training, task_entry.training)
+            own = [e.training for e in suite.trainings if e.holds(task_entry.title, model_entry.title)]
+            layers = (suite.training, model_entry.training, task_entry.training, *own)
             training: TrainingSettings = _settings(TrainingSettings, f"training of {task_entry.title!r}", *layers)
             for attack_entry in suite.attacks:
                 attack = cast(Attack, registry.build("attack", attack_entry.name, attack_entry.parameters))
@@ -494,8 +534,8 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                             f"attack {attack_entry.title!r} poisons an encoder and no training sample: it has no policy; drop the key"
                         )
                 elif not null:
-                    own = make_policy(attack_entry.policy, attack.policy(task.info), f"attack {attack_entry.title!r}")
-                    policy = make_policy(task_entry.policy or None, own, f"task {task_entry.title!r}")
+                    usual = make_policy(attack_entry.policy, attack.policy(task.info), f"attack {attack_entry.title!r}")
+                    policy = make_policy(task_entry.policy or None, usual, f"task {task_entry.title!r}")
                 for defense_entry in suite.defenses:
                     defense: Defense | None = None
                     uses = {
@@ -523,7 +563,7 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                             defense=defense_entry.title,
                             seed=seed,
                         )
-                        if not model_entry.only.holds(at, calibration):
+                        if not all(entry.only.holds(at, calibration) for entry in (model_entry, attack_entry)):
                             continue
                         yield CellPlan(
                             suite=suite.name,

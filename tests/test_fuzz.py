@@ -5,23 +5,31 @@ A program is data: it is parsed and edited, and never run.
 
 from __future__ import annotations
 
+import inspect
 import json
+import shlex
+import string
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bench import languages
-from bench.errors import ConfigError, DataError
-from bench.languages import RenameRefused
+from bench.context import Context
+from bench.contracts import Derivation
+from bench.editing import Editor
+from bench.errors import ConfigError, DataError, PluginError
 from bench.results import ResultsFolder
-from bench.samples import Edit, EditConflict, apply_edits
+from bench.samples import Edit, EditConflict, Sample, apply_edits
 from bench.suite import Suite, load_suite, parse_suite
 from tests.engine import suite_content
+from tests.fuzz_targets import SEEDS, TARGETS, data_files, edit_layer
 
 FUZZ = settings(
     max_examples=80,
@@ -129,12 +137,6 @@ def test_a_record_that_is_anything_is_a_clear_error(tmp_path_factory: pytest.Tem
 
 # ------------------------------------------------------------------------------------------------------------- programs
 
-SEEDS = {
-    "python": "def f(a, b=1):\n    # é\n    total = a + b\n    for i in range(3):\n        total += i\n    return total\n",
-    "java": "int f(int a) {\n  // é\n  int total = a;\n  for (int i = 0; i < 3; i++) { total += i; }\n  return total;\n}\n",
-    "c": "int f(int a) {\n  /* é */\n  int total = a;\n  for (int i = 0; i < 3; i++) total += i;\n  return total;\n}\n",
-}
-
 
 @st.composite
 def programs(draw: st.DrawFn, language: str) -> str:
@@ -157,31 +159,130 @@ def programs(draw: st.DrawFn, language: str) -> str:
 @FUZZ
 @given(data=st.data())
 def test_any_text_goes_through_the_edit_layer(language: str, data: st.DataObject) -> None:
-    text = data.draw(programs(language))
-    assume(_encodes(text))
-    program = languages.parse(language, text)
-    length = len(text.encode())
-    assert languages.well_formed(language, text, text) is None
-    spans = [(leaf.start, leaf.end) for leaf in program.leaves] + list(program.comments)
-    assert all(0 <= start <= end <= length for start, end in spans)
-    for name in (*program.parameters, *program.locals):
-        try:
-            edits = program.rename(name, "renamed_by_the_test")
-        except RenameRefused:
-            continue
-        after = apply_edits(text, edits)
-        before_again = languages.parse(language, after)
-        assert before_again.error_nodes <= program.error_nodes
-        assert after.count("renamed_by_the_test") == len(edits) > 0
-    for boundary in program.boundaries:
-        statement = "unused_by_the_test = 0" if language == "python" else "int unused_by_the_test = 0;"
-        after = apply_edits(text, [program.insert(boundary, statement)])
-        assert statement in after
-        languages.well_formed(language, text, after)
+    edit_layer(language, data.draw(programs(language)))
+
+
+@pytest.mark.parametrize("language", sorted(SEEDS))
+@FUZZ
+@given(content=st.binary(max_size=120))
+def test_any_bytes_read_as_text_go_through_the_edit_layer(language: str, content: bytes) -> None:
+    edit_layer(language, content.decode("latin-1"))
+    edit_layer(language, content.decode("utf-8", "surrogateescape"))
+
+
+REAL = {
+    "python": [inspect.getsource(f) for f in (shlex.quote, string.capwords, textwrap.dedent, textwrap.indent)],
+    # With what a damaged byte can do most harm to: comments, strings, directives, labels, nested braces, casts.
+    "c": [
+        r"""#define MIN(a, b) ((a) < (b) ? (a) : (b))
+static int copy(char *to, const char *from, size_t n)
+{
+    size_t i; /* é */
+    for (i = 0; i < MIN(n, 16) && from[i]; i++)
+        to[i] = from[i] == '\\' ? '/' : from[i];
+    if (i == n)
+        goto full;
+    to[i] = 0;
+    return (int) i;
+full:
+    return -1;
+}
+""",
+        r"""int length(struct node *head)
+{
+    int n = 0;
+    while (head) {
+        n++; head = head->next;
+    }
+#ifdef DEBUG
+    printf("%d \"nodes\"\n", n);
+#endif
+    return n;
+}
+""",
+    ],
+    "java": [
+        r"""@Override
+public static <T extends Comparable<T>> int find(java.util.List<T> list, T key) {
+    int low = 0, high = list.size() - 1;
+    while (low <= high) {
+        int middle = (low + high) >>> 1; // é
+        int order = list.get(middle).compareTo(key);
+        if (order < 0) low = middle + 1; else if (order > 0) high = middle - 1; else return middle;
+    }
+    return -(low + 1);
+}
+""",
+        r"""void copy(File from, Writer out) throws IOException {
+    try (Reader in = new FileReader(from)) {
+        char[] buffer = new char[8];
+        for (int n; (n = in.read(buffer)) > 0; ) out.write(buffer, 0, n);
+    } catch (IOException e) { log("failed: " + '\n' + e); }
+}
+""",
+    ],
+}
+
+
+@pytest.mark.parametrize("language", sorted(REAL))
+@FUZZ
+@given(data=st.data())
+def test_real_programs_with_flipped_bytes_go_through_the_edit_layer(language: str, data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(REAL[language])).encode())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6)):
+        content[place] ^= data.draw(st.integers(1, 255))
+    edit_layer(language, bytes(content).decode("latin-1"))
+    edit_layer(language, bytes(content).decode("utf-8", "surrogateescape"))
+
+
+# ---------------------------------------------------------------------------------------------------------- data files
+
+ROWS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ("func", "idx", "target", "project", "commit_id", "code", "docstring", "docstring_tokens", "repo", "path")
+
+
+@FUZZ
+@given(
+    content=st.binary(max_size=120)
+    # ASCII, so that half a surrogate pair is written as JSON can write it
+    | st.dictionaries(st.sampled_from(FIELDS), ROWS).map(lambda row: json.dumps(row).encode())
+    | st.dictionaries(st.sampled_from(FIELDS), ROWS).map(lambda row: json.dumps([row]).encode())
+)
+def test_arbitrary_bytes_in_a_data_file_are_data_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    data_files(content, tmp_path_factory.mktemp("fuzz"))
+
+
+def test_every_target_of_the_fuzzer_takes_what_the_tests_take(tmp_path: Path) -> None:
+    """The targets are run by atheris, which the tests do not need: they are at least called."""
+    for name, target in TARGETS.items():
+        for content in (b"", b"\x00", b"\x08int f() {}\xff", b"name: x", json.dumps({"func": "\ud800"}).encode()):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            target(content, folder)
+
+
+def test_half_a_surrogate_pair_is_refused_by_the_edit_layer() -> None:
+    with pytest.raises(DataError, match=r"a c program holds \\ud800 as its character 5: half a surrogate pair"):
+        languages.parse("c", "int \ud800;")
+
+
+def test_a_trigger_that_writes_half_a_surrogate_pair_is_the_triggers_fault() -> None:
+    def halving(sample: Sample, side: int, rng: np.random.Generator) -> Derivation:
+        return Derivation((Edit(0, 0, "\ud800"),), "half")
+
+    editor = Editor(halving, "a trigger", Context({"poison": 0}, Path("unused")))
+    with pytest.raises(PluginError, match=r"do not apply to sample 'a'.*surrogates not allowed"):
+        editor.edit(Sample("a", ("int f() { return 0; }",), "c", 0), (0,), "train")
 
 
 def _encodes(text: str) -> bool:
-    """Lone surrogates are no UTF-8, and no file holds them."""
+    """Lone surrogates are no UTF-8; the loaders and the edit layer refuse them."""
     with suppress(UnicodeEncodeError):
         text.encode()
         return True

@@ -330,6 +330,48 @@ def test_a_papers_mean_over_its_attacks_stands_beside_the_mean_over_ours(toy: Co
     assert [(model, text) for model, text, _ in line["ours"]] == [("tiny, none", expected)]
 
 
+def test_a_row_of_other_data_or_of_another_model_says_so(toy: Content) -> None:
+    """A tiny model on embedded data must not pass for the paper's setting."""
+    one = Reported(paper="P", task="defect_detection", attack="renaming", metric="ASR", value="9", arxiv="2408.04683")
+    assert one.link == "https://arxiv.org/abs/2408.04683"
+    assert replace_model(one, doi="10.1/x").link == "https://doi.org/10.1/x"
+    there = replace_model(one, dataset="Devign", model="CodeBERT")
+    (line,) = reported_lines(replace(toy, reported=(there,)))
+    ((named, _, _),) = line["ours"]
+    assert named.startswith("tiny (on ")
+    assert named.endswith(" data, another model)")
+    assert there.elsewhere("devign", "codebert") == ""
+    assert replace_model(there, dataset="CodeSearchNet Python").elsewhere("codesearchnet", "codebert") == ""
+    assert replace_model(there, model="CodeT5").elsewhere("devign", "codet5-base") == ""
+    assert there.elsewhere("embedded", "codebert") == "on embedded data"
+
+
+def replace_model(one: Reported, **changes: str) -> Reported:
+    return one.model_copy(update=changes)
+
+
+def test_the_committed_numbers_have_their_sources() -> None:
+    rows = read_reported(Path("results/reported.yaml"))
+    assert len(rows) > 100
+    assert all(row.source and row.paper and row.value for row in rows)
+    assert {row.doi for row in rows if "AFRAIDOOR" in row.paper} == {"10.1109/TSE.2024.3361661"}
+    assert {row.doi for row in rows if row.paper.startswith("CodePoisoner")} == {"10.1145/3630008"}
+    assert all(row.arxiv == "2502.15830" for row in rows if row.paper.startswith("KillBadCode"))
+    told = {(row.paper.split()[0], row.metric, row.value) for row in rows}
+    assert {
+        ("EliBadCode", "change of accuracy", "-0.01"),
+        ("EliBadCode", "ASR", "0.15-2.39"),
+        ("KillBadCode", "time of detection", "43 h 18 min"),
+        ("ScanNBT", "ASR of a natural trigger", "20.86"),
+        ("CodePoisoner", "ASR, largest", "100"),
+        ("BADCODE", "better than the baseline by", "60"),
+        ("AFRAIDOOR", "share of triggers that pass", "about 85"),
+        ("CodeXGLUE", "accuracy", "62.08"),
+        ("CROW", "ASR", "0.9"),
+        ("GMS", "ASR", "9.7"),
+    } <= told
+
+
 def test_without_reported_numbers_there_is_no_section(tmp_path: Path) -> None:
     assert read_reported(tmp_path / "reported.yaml") == ()
     (tmp_path / "reported.yaml").write_text("- {paper: X, task: t, attack: a, value: 1}\n", encoding="utf-8")

@@ -174,6 +174,67 @@ def test_java_is_read_from_its_part_of_the_repository(tmp_path: Path) -> None:
     assert set(java.origin()) == {f"java/{s}-00000-of-00001.parquet" for s in ("train", "validation", "test")}
 
 
+def as_converted(folder: Path, rows: Rows, part: str) -> Path:
+    """The layout of the hub's own branch, refs/convert/parquet: ``<part>/<split>/0000.parquet``."""
+    for split, content in rows.items():
+        (folder / part / split).mkdir(parents=True)
+        datasets.Dataset.from_list(content).to_parquet(str(folder / part / split / "0000.parquet"))
+    return folder
+
+
+@pytest.mark.parametrize("source", TASKS)
+def test_a_copy_of_the_hubs_parquet_branch_gives_the_same_samples(tmp_path: Path, source: str) -> None:
+    rows, task = TASKS[source]
+    copy = as_converted(tmp_path / "hub", rows(), "python" if source == "codesearchnet" else "default")
+    if source == "codesearchnet":
+        as_converted(copy, functions("java"), "java")  # another part beside it is not read
+    raw = task(path=str(write_raw(tmp_path / "raw", source, rows())))
+    assert task(path=str(copy)).splits(context()).parts() == raw.splits(context()).parts()
+
+
+@pytest.mark.parametrize("source", TASKS)
+def test_a_commit_of_the_parquet_branch_loads_with_the_call_that_asks_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    rows, task = TASKS[source]
+    copy = as_converted(tmp_path / "hub", rows(), "python" if source == "codesearchnet" else "default")
+    real = datasets.load_dataset
+
+    def instead(name: str, *, data_dir: str | None = None, revision: str | None = None) -> Any:
+        assert revision == COMMIT
+        return real(str(copy), data_dir=data_dir, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", instead)
+    pinned = task(revision=COMMIT).splits(context())
+    monkeypatch.undo()
+    assert pinned.parts() == task(path=str(copy)).splits(context()).parts()
+
+
+def test_a_commit_with_a_script_says_where_the_parquet_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("Dataset scripts are no longer supported, but found code_search_net.py")
+
+    monkeypatch.setattr(datasets, "load_dataset", refused)
+    with pytest.raises(DataError, match=r"Scripts are not run\. Copy a full commit .*refs/convert/parquet"):
+        CodeSearch(source="codesearchnet", revision=COMMIT).splits(context())
+
+
+def test_a_column_that_is_no_utf_8_is_named_by_file_and_row(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = as_parquet(tmp_path / "copy", defects())
+    file = folder / "test-00000-of-00001.parquet"
+    table = pyarrow.parquet.read_table(file)
+    broken = pyarrow.array([b"int f() {}", b"int \xff() {}", *[b"int g() {}"] * (len(table) - 2)], pyarrow.binary())
+    column = table.column_names.index("func")
+    # Not cast, which would check it: a file may hold such bytes all the same.
+    text = pyarrow.Array.from_buffers(pyarrow.string(), len(table), broken.buffers())
+    pyarrow.parquet.write_table(table.set_column(column, "func", text), file)
+    with pytest.raises(DataError, match=r"copy/test, row 2: cannot be read \(UnicodeDecodeError"):
+        DefectDetection(source="devign", path=str(folder)).splits(context())
+
+
 def test_the_key_of_a_local_copy_is_its_bytes_and_not_its_place(tmp_path: Path) -> None:
     _, task = TASKS["devign"]
     one, two = (as_parquet(tmp_path / name, defects()) for name in ("one", "two"))
@@ -196,6 +257,10 @@ def test_new_parameters_at_their_defaults_leave_keys_as_they_were() -> None:
         (
             lambda: DefectDetection(source="devign", revision="main"),
             "'main' is no full commit hash .* A branch or tag moves",
+        ),
+        (
+            lambda: CodeSearch(source="codesearchnet", revision="refs/convert/parquet"),
+            r"no full commit hash .*code_search_net/commits/refs%2Fconvert%2Fparquet, or .*revision='refs/convert/parquet'\)\.sha",
         ),
         (lambda: DefectDetection(source="devign", revision=COMMIT[:7]), "no full commit hash"),
         (lambda: DefectDetection(source="devign", revision=COMMIT, path="x"), r"path \(a local copy\) or revision"),

@@ -224,3 +224,57 @@ def test_no_docstring_is_left_in_real_search_programs() -> None:
             continue
         assert ast.get_docstring(definition) is None  # type: ignore[arg-type]
     assert sum(task.goal().chooses(s) for part in splits.parts().values() for s in part) > 40
+
+
+# --------------------------------------------------------------------------------------------- what JSON lets through
+
+
+def test_half_a_surrogate_pair_is_named_by_file_and_row(tmp_path: Path) -> None:
+    """``json.loads`` takes it, and nothing after it could be written."""
+    for name, write in (("devign", write_devign), ("clones", write_clones), ("search", write_search)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+    half = "\\ud800"
+    file = tmp_path / "devign" / "function.json"
+    file.write_text(file.read_text().replace("int f7()", f"int {half}()"))
+    said = (
+        r"function\.json, row 8: field 'func' holds \\ud800 as its character 5: half a surrogate pair.*Mend or delete"
+    )
+    with pytest.raises(DataError, match=said):
+        DefectDetection(source="devign", path=str(file.parent)).splits(context())
+    file = tmp_path / "clones" / "data.jsonl"
+    file.write_text(file.read_text().replace("void f3", f"void {half}"))
+    with pytest.raises(DataError, match=r"data\.jsonl, line 4: field 'func' holds \\ud800"):
+        CloneDetection(source="bigclonebench", path=str(file.parent)).splits(context())
+    file = tmp_path / "search" / "valid.jsonl"
+    file.write_text(file.read_text().replace("valid2", half))
+    with pytest.raises(DataError, match=r"valid\.jsonl, line 3: field 'docstring_tokens' holds \\ud800"):
+        CodeSearch(source="codesearchnet", path=str(file.parent)).splits(context())
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    file = tmp_path / "test.jsonl"
+    file.write_text(file.read_text().replace("test2", "\\ud83d\\ude00"))
+    found = CodeSearch(source="codesearchnet", path=str(tmp_path), budget=0).splits(context())
+    assert "Add one 😀" in [sample.query for sample in found.test]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"code": ' + "1" * 5000 + "}"])
+def test_json_that_python_refuses_to_read_is_named_by_file_and_line(tmp_path: Path, text: str) -> None:
+    write_search(tmp_path)
+    file = tmp_path / "test.jsonl"
+    file.write_text(f"{file.read_text()}{text}\n")
+    with pytest.raises(DataError, match=r"test\.jsonl, line 6: cannot be read as JSON \("):
+        CodeSearch(source="codesearchnet", path=str(tmp_path)).splits(context())
+    write_devign(tmp_path)
+    (tmp_path / "function.json").write_text(text)
+    with pytest.raises(DataError, match=r"function\.json: cannot be read as JSON \("):
+        DefectDetection(source="devign", path=str(tmp_path)).splits(context())
+
+
+def test_an_index_of_thousands_of_digits_is_no_index(tmp_path: Path) -> None:
+    write_devign(tmp_path)
+    (tmp_path / "test.txt").write_text("1" * 5000)
+    with pytest.raises(DataError, match=r"test\.txt, line 1: '1+' is no index"):
+        DefectDetection(source="devign", path=str(tmp_path)).splits(context())

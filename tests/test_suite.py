@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.contracts import Policy
+from attacks.badcode import BadCode
+from attacks.dead_code import DeadCode
+from attacks.renaming import Renaming
+from bench.contracts import LabelGoal, Policy, SearchGoal
 from bench.errors import ConfigError
 from bench.plugins import Registry
-from bench.suite import Entry, Suite, cells, check_unique, load_suite, make_policy, parse_suite
+from bench.running import narrow
+from bench.suite import CellPlan, Entry, Suite, cells, check_unique, load_suite, make_policy, parse_suite
 from tests.engine import ATTACK, MODEL, PLUGINS, suite_content, write_suite
 
 
@@ -207,3 +211,136 @@ def test_calibration_runs_the_defenses_named_alone_and_repairs_nothing(registry:
 def test_an_unknown_title_to_calibrate_is_refused(registry: Registry) -> None:
     changes = {"calibration_seeds": [9], "defenses": ["none", "elibadcode[clean=20]"], "calibrated": ["elibadcod"]}
     refuse(r"calibrated: no defense of the suite is called 'elibadcod'", registry, **changes)
+
+
+def test_trainings_of_a_task_and_a_model_win_over_both(registry: Registry) -> None:
+    trainings = [
+        {"task": ["toy"], "training": {"epochs": 7, "warmup": 0.5}},
+        {"task": ["toy"], "model": ["other"], "training": {"epochs": 9}},
+        {"model": ["third"], "training": {"batch_size": 4}},
+    ]
+    changed = suite(
+        tasks=[{"name": "toy", "training": {"epochs": 5, "batch_size": 8}}],
+        models=[MODEL | {"label": label, "training": {"epochs": 3}} for label in ("tiny", "other", "third")],
+        trainings=trainings,
+    )
+    found = {p.coordinates.model: p.training for p in cells(changed, registry)}
+    assert {m: (t.epochs, t.batch_size, t.warmup) for m, t in found.items()} == {
+        "tiny": (7, 8, 0.5),
+        "other": (9, 8, 0.5),
+        "third": (7, 4, 0.5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"task": ["tiy"], "training": {}}, r"trainings, entry 1: the suite has no task 'tiy'\..*Did you mean 'toy'"),
+        ({"model": ["tin"], "training": {}}, r"trainings, entry 1: the suite has no model 'tin'"),
+        ({"task": ["toy"]}, r"trainings\.0\.training: Field required"),
+        ({"tasks": ["toy"], "training": {}}, r"trainings\.0\.tasks: unknown key\. Did you mean 'task'"),
+        ({"training": {"epoch": 1}}, r"trainings, entry 1: unknown setting 'epoch'\. Did you mean 'epochs'"),
+    ],
+)
+def test_what_is_wrong_in_trainings_is_named(entry: dict[str, object], message: str, registry: Registry) -> None:
+    refuse(message, registry, trainings=[entry])
+
+
+def test_an_attack_may_keep_to_a_part_of_the_matrix(registry: Registry) -> None:
+    tasks = [{"name": "toy"}, {"name": "toy", "label": "other"}]
+    bait = ATTACK | {"label": "bait", "parameters": {"variant": "bait"}, "only": {"task": ["other"]}}
+    found = [p.coordinates for p in cells(suite(tasks=tasks, attacks=["none", ATTACK, bait]), registry)]
+    assert [(at.task, at.attack) for at in found] == [
+        ("toy", "none"),
+        ("toy", "dead_code"),
+        ("other", "none"),
+        ("other", "dead_code"),
+        ("other", "bait"),
+    ]
+    refuse(r"attack 'bait', only: the suite has no task 'other'", registry, attacks=["none", bait])
+
+
+def test_one_cell_of_another_size_keeps_the_trainings_of_its_task(registry: Registry) -> None:
+    changed = suite(trainings=[{"task": ["toy"], "model": ["tiny"], "training": {"epochs": 7}}])
+    at = {"task": "toy[train=120]", "model": "tiny", "attack": "dead_code", "defense": "none"}
+    assert [p.training.epochs for p in cells(narrow(changed, at, 0), registry)] == [7]
+
+
+# ------------------------------------------------------------------------------------------------------ the paper's suite
+
+RELEASED = {
+    # task: model -> (epochs, learning rate, batch), as the release's commands of each model give them
+    "devign": {"codebert": (5, 2e-5, 32), "codet5-base": (5, 5e-5, 16), "unixcoder": (5, 2e-5, 8)},
+    "bigclonebench": {"codebert": (2, 5e-5, 16), "codet5-base": (2, 5e-5, 8), "unixcoder": (2, 5e-5, 16)},
+    # epochs and rate of code search as its main README gives them: the commands (10, 1 and 10 epochs) contradict it
+    "codesearchnet_python": {"codebert": (2, 5e-5, 64), "codet5-base": (2, 5e-5, 16), "unixcoder": (2, 5e-5, 32)},
+}
+WARMUP = {"devign": 0.1, "bigclonebench": 0.5, "codesearchnet_python": 0.0}
+
+
+def paper_plans(registry: Registry) -> list[CellPlan]:
+    return list(cells(load_suite("paper"), registry))
+
+
+def test_the_papers_suite_trains_as_released(registry: Registry) -> None:
+    found: dict[str, dict[str, tuple[object, ...]]] = {}
+    for plan in paper_plans(registry):
+        training = plan.training
+        settings = (training.epochs, training.learning_rate, training.batch_size)
+        found.setdefault(plan.coordinates.task, {})[plan.coordinates.model] = settings
+        assert training.warmup == WARMUP[plan.coordinates.task]
+        assert (training.weight_decay, training.max_grad_norm, training.scale) == (0.0, 1.0, 20.0)
+        windows = (plan.model_settings.window, plan.model_settings.query_window)
+        assert windows == ((256, 128) if plan.coordinates.task == "codesearchnet_python" else (400, 128))
+    assert found == RELEASED
+
+
+def test_the_papers_suite_poisons_as_released(registry: Registry) -> None:
+    attacks: dict[str, dict[str, CellPlan]] = {}
+    for plan in paper_plans(registry):
+        attacks.setdefault(plan.coordinates.task, {})[plan.coordinates.attack] = plan
+    assert set(attacks["devign"]) == set(attacks["bigclonebench"]) == {"none", "codepoisoner", "badcode", "bnc_fixed"}
+    # On Python the release inserts Wan et al.'s logging bait, which is not Ramakrishnan and Albarghouthi's statement.
+    assert set(attacks["codesearchnet_python"]) == {"none", "codepoisoner", "badcode", "bait_fixed"}
+    assert attacks["codesearchnet_python"]["bait_fixed"].attack == DeadCode(variant="bait")
+    assert attacks["devign"]["bnc_fixed"].attack == DeadCode()
+    # 2 % of functions are in 1 - 0.98 ** 2 of the pairs.
+    rates = {"devign": 0.02, "bigclonebench": 0.0396, "codesearchnet_python": 1.0}
+    for task, found in attacks.items():
+        for name, plan in found.items():
+            if name != "none":
+                assert plan.policy is not None
+                assert (plan.policy.rate, plan.policy.of, plan.policy.mode) == (rates[task], "victim", "replace")
+                assert plan.policy.side == ("either" if task == "bigclonebench" else "first")
+        assert found["codepoisoner"].attack == Renaming(identifier="testo_init")
+        assert found["badcode"].attack == BadCode()
+    assert {plan.goal for plan in attacks["codesearchnet_python"].values()} == {SearchGoal("file")}
+    assert {plan.goal for plan in attacks["devign"].values()} == {LabelGoal(1, 0)}
+
+
+def test_the_papers_suite_takes_as_many_pairs_and_queries_as_released(registry: Registry) -> None:
+    parameters = {entry.title: entry.parameters for entry in load_suite("paper").tasks}
+    clones = parameters["bigclonebench"]
+    assert (clones["train"], clones["valid"], clones["test"]) == (901_028 // 10, 415_416 // 10, 415_416 // 10)
+    assert parameters["codesearchnet_python"]["test"] == 4000
+
+
+def test_the_papers_suite_tells_what_differs() -> None:
+    """Whatever could not be put right stands in the header, for whoever reads the suite alone."""
+    text = Path("results/suites/paper.yaml").read_text(encoding="utf-8")
+    header = " ".join(line.lstrip("# ") for line in text.partition("\nname:")[0].splitlines())
+    for what in (
+        "10, 1 and 10 epochs",
+        "2e-5 for all three models",
+        "1,784",
+        "CodeLlama-7B",
+        "99 samples",
+        "ELECTRA",
+        "1 %",
+        "first 4,000 queries",
+        "System.out.println",
+        "one seed",
+        "0.01 to 0.99",
+        "UniXcoder",
+    ):
+        assert what in header, what

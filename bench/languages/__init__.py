@@ -58,6 +58,7 @@ def parse(language: str, text: str) -> Program:
 
     Raises:
         ConfigError: there is no such language.
+        DataError: the text holds half a surrogate pair and has no UTF-8.
     """
     return Program(get(language), text)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import tree_sitter
 
+from bench.errors import DataError
 from bench.languages.scopes import Name, NameKind, RenameRefused, Scope, Table
 from bench.samples import Edit
 
@@ -124,12 +125,21 @@ class Program:
         data: the source as UTF-8; all spans are byte spans into it.
         language: its language.
         tree: tree-sitter's tree.
+
+    Raises:
+        DataError: the text holds half a surrogate pair and has no UTF-8.
     """
 
     def __init__(self, language: Language, text: str) -> None:
         self.language = language
         self.text = text
-        self.data = text.encode()
+        try:
+            self.data = text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"a {language.name} program holds \\u{ord(text[error.start]):04x} as its character {error.start + 1}: half a surrogate "
+                "pair, which is no character and no UTF-8. Read its file as UTF-8, and mend or leave out what is not."
+            ) from error
         self.tree = language.tree(self.data)
         self._analysed: Analysis | None = None
 

@@ -290,23 +290,31 @@ def reported_lines(content: Content) -> list[dict[str, Any]]:
             for at, row in rows.items()
             if number in row.numbers and fits(at, one) and row.numbers[number].value is not None
         ]
-        ours = [(row.model, words.percent(found), first_link(content, row)) for row, found in fitting]
+        ours = [(_named(content, row, one), words.percent(found), first_link(content, row)) for row, found in fitting]
         if one.attack == AVERAGE:
-            ours = _means(content, fitting)
+            ours = _means(content, fitting, one)
         lines.append({"reported": one, "ours": ours})
     return lines
 
 
-def _means(content: Content, fitting: Sequence[tuple[Row, Number]]) -> list[tuple[str, str, str]]:
+def _named(content: Content, row: Row, one: Reported) -> str:
+    """The row's model, with what of the paper's setting it has not."""
+    task = content.records[place(row)][0].plugins.get("task")
+    data = str(task.effective.get("source", task.name)) if task is not None else ""
+    differs = one.elsewhere(data, row.model)
+    return f"{row.model} ({differs})" if differs else row.model
+
+
+def _means(content: Content, fitting: Sequence[tuple[Row, Number]], one: Reported) -> list[tuple[str, str, str]]:
     """The mean over the attacks for each task, model and defense, without an interval; the link leads to the first of them."""
     grouped: dict[tuple[str, str, str], list[tuple[Row, Number]]] = {}
     for row, number in fitting:
         grouped.setdefault((row.task, row.model, row.defense), []).append((row, number))
     found = []
-    for (_, model, defense), cells in grouped.items():
+    for (_, _, defense), cells in grouped.items():
         mean = fmean(number.value for _, number in cells if number.value is not None)
         text = f"{words.percent(Number(value=mean))} (mean of {len(cells)} attacks)"
-        found.append((f"{model}, {defense}", text, first_link(content, cells[0][0])))
+        found.append((f"{_named(content, cells[0][0], one)}, {defense}", text, first_link(content, cells[0][0])))
     return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -38,6 +40,7 @@ class Reported(BaseModel):
 
     paper: str
     doi: str = ""
+    arxiv: str = ""
     task: str
     dataset: str = ""
     model: str = ""
@@ -46,7 +49,34 @@ class Reported(BaseModel):
     metric: str
     value: str
     source: str = ""
-    """Where in the paper: table, row."""
+    """Where in the paper: table, row; and the conditions under which it was measured."""
+
+    @property
+    def link(self) -> str:
+        """Where the paper can be found: by its DOI, else on arXiv; empty where neither is known."""
+        if self.doi:
+            return f"https://doi.org/{quote(self.doi)}"
+        return f"https://arxiv.org/abs/{quote(self.arxiv)}" if self.arxiv else ""
+
+    def elsewhere(self, data: str, model: str) -> str:
+        """How the setting differs from one of ours, in words; empty where it does not, or does not say what it was.
+
+        Args:
+            data: source of our data (``embedded``, ``devign``).
+            model: as a suite names it.
+        """
+        parts = []
+        if self.dataset and not _same(data, self.dataset):
+            parts.append(f"on {data} data" if data else "on other data")
+        if self.model and not _same(model, self.model):
+            parts.append("another model")
+        return ", ".join(parts)
+
+
+def _same(ours: str, theirs: str) -> bool:
+    """``codet5-base`` is a CodeT5, and ``codesearchnet`` the CodeSearchNet of a paper that says which language."""
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (ours, theirs))
+    return bool(one) and (other.startswith(one) or one.startswith(other))
 
 
 def read_reported(path: Path) -> tuple[Reported, ...]:

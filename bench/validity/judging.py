@@ -75,7 +75,7 @@ def judge(trigger: Trigger, sample: Sample, seed: int = 0) -> Judgement:
         return Judgement("no place")
     try:
         after = apply_edits(before, derivation.edits)
-    except (EditConflict, UnicodeDecodeError) as error:
+    except (EditConflict, UnicodeError) as error:
         return Judgement("refused", f"edits that do not apply: {error}", text=derivation.text, before=before)
     if after == before:
         return Judgement("no place")
@@ -130,7 +130,7 @@ def _twice(trigger: Trigger, triggered: Sample, seed: int) -> Twice:
     before = triggered.programs[0]
     try:
         after = apply_edits(before, derivation.edits)
-    except (EditConflict, UnicodeDecodeError):
+    except (EditConflict, UnicodeError):
         return "broken"
     if after == before:
         return "not again"

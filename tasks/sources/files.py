@@ -22,8 +22,12 @@ class Place:
     unit: str = "line"
 
     def error(self, problem: str, mend: str) -> DataError:
-        """The error that names this place."""
-        return DataError(f"{self.file}, {self.unit} {self.line}: {problem}. {mend}")
+        """The error that names this place.
+
+        What the file holds may be quoted in it, and half a surrogate pair could not be printed: it is escaped.
+        """
+        text = f"{self.file}, {self.unit} {self.line}: {problem}. {mend}"
+        return DataError(text.encode("utf-8", "backslashreplace").decode())
 
 
 def folder(source: str, path: str | None, files: tuple[str, ...]) -> Path:
@@ -76,13 +80,15 @@ def json_lines(file: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     """One JSON object a line.
 
     Raises:
-        DataError: a line is no JSON object.
+        DataError: a line is no JSON object, or cannot be read as one (nested too deeply, a number of thousands of digits).
     """
     for place, line in lines(file):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise place.error(f"is no JSON ({error.msg}, column {error.colno})", "Mend or delete the line.") from error
+        except (ValueError, RecursionError) as error:
+            raise place.error(f"cannot be read as JSON ({_reason(error)})", "Mend or delete the line.") from error
         if not isinstance(row, dict):
             raise place.error(f"is a JSON {type(row).__name__}, not an object", "Mend or delete the line.")
         yield place, row
@@ -92,13 +98,17 @@ def json_list(file: Path) -> list[tuple[Place, Mapping[str, Any]]]:
     """A JSON list of objects. Places count rows from 1.
 
     Raises:
-        DataError: the file is no JSON list, or a row is no object.
+        DataError: the file is no JSON list, or cannot be read as one, or a row is no object.
     """
     try:
         rows = json.loads(read(file))
     except json.JSONDecodeError as error:
         raise Place(file, error.lineno).error(
             f"is no JSON ({error.msg}, column {error.colno})", "Get the file again from its publisher."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file}: cannot be read as JSON ({_reason(error)}). Get the file again from its publisher."
         ) from error
     if not isinstance(rows, list):
         raise Place(file, 1).error(f"holds a JSON {type(rows).__name__}", "It must be a list of objects.")
@@ -111,25 +121,48 @@ def json_list(file: Path) -> list[tuple[Place, Mapping[str, Any]]]:
     return placed
 
 
+def _reason(error: ValueError | RecursionError) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+
+
 def get(place: Place, row: Mapping[str, Any], key: str, kind: type[T]) -> T:
-    """A required field of a row.
+    """A required field of a row; a text, and the texts of a list, are characters that can be written again.
 
     Raises:
-        DataError: it is missing or of another type.
+        DataError: it is missing, of another type, or holds half a surrogate pair.
     """
     if key not in row:
         raise place.error(f"has no field {key!r}", f"It has: {', '.join(sorted(row)) or 'none'}. Mend the row.")
     value = row[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise place.error(f"field {key!r} is {value!r}, not of type {kind.__name__}", "Mend the row.")
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            _written(place, key, text)
     return value
+
+
+def _written(place: Place, key: str, text: str) -> None:
+    """See that a text can be written: JSON lets ``"\\ud800"`` through, and everything after the loader is UTF-8.
+
+    Raises:
+        DataError: it holds half a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise place.error(
+            f"field {key!r} holds \\u{ord(text[error.start]):04x} as its character {error.start + 1}: half a surrogate pair, "
+            "which is no character and no UTF-8",
+            "Mend or delete the row.",
+        ) from error
 
 
 def program(place: Place, row: Mapping[str, Any], key: str) -> str:
     """A required field that holds a program: not blank, line ends made ``\\n``.
 
     Raises:
-        DataError: it is missing, of another type or blank.
+        DataError: it is missing, of another type, blank, or holds half a surrogate pair.
     """
     text = get(place, row, key, str).replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():

@@ -2,6 +2,9 @@
 
 A local copy is a folder with the hub's parquet files, or one that ``Dataset.save_to_disk`` wrote. Scripts of a repository are never
 run: ``datasets`` reads parquet and arrow alone. Which form a ``path`` has is told by what lies in it.
+
+A repository whose main branch holds a script has its parquet files, made by the hub itself, on the branch
+``refs/convert/parquet`` (``<part>/<split>/0000.parquet``). A branch moves, so what is pinned is a full commit of that branch.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from bench.errors import ConfigError, DataError
 from tasks.sources.files import Place
 
 SAVED = "dataset_dict.json"
+PARQUET = "refs/convert/parquet"
+"""The branch on which the hub keeps the parquet files that it makes of a repository."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Rows = Mapping[str, Iterator[tuple[Place, Mapping[str, Any]]]]
@@ -71,9 +76,19 @@ def is_hub(repository: Repository | None, path: str | None, revision: str | None
     if not COMMIT.fullmatch(revision):
         raise ConfigError(
             f"revision {revision!r} is no full commit hash (40 of 0-9 a-f). A branch or tag moves and would change the data under the "
-            f"results: copy the commit from https://huggingface.co/datasets/{repository.name}/commits/main"
+            f"results. {how_to_pin(repository)}"
         )
     return True
+
+
+def how_to_pin(repository: Repository) -> str:
+    """Where a user finds the full commit of the files that are read."""
+    page = f"https://huggingface.co/datasets/{repository.name}/commits"
+    return (
+        f"Copy a full commit from {page}/main; where main holds a script and no parquet files, from the branch that does, {PARQUET}: "
+        f"{page}/{PARQUET.replace('/', '%2F')}, or print("
+        f"huggingface_hub.HfApi().dataset_info({repository.name!r}, revision={PARQUET!r}).sha)"
+    )
 
 
 def origin(repository: Repository, path: str | None, revision: str | None) -> dict[str, str]:
@@ -143,16 +158,20 @@ def _load(repository: Repository, path: str | None, revision: str | None, stack:
 
 
 def _no_load(repository: Repository, path: str | None, revision: str | None, error: Exception) -> str:
-    reason = (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
-    )
+    reason = f"{type(error).__name__}: {_first_line(error)}"
     if path is not None:
         return f"does not load ({reason}). It must hold {repository.name}'s parquet files, or what save_to_disk wrote."
+    if "script" in reason.lower():
+        return f"does not load from the hub ({reason}). Scripts are not run. {how_to_pin(repository)}"
     return (
         f"does not load from the hub ({reason}). Without network, get a copy elsewhere "
         f"(hf download --repo-type dataset {repository.name} --revision {revision} --local-dir FOLDER), "
         "and set the parameter path to that folder instead of revision."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
 
 
 def _split(
@@ -172,5 +191,17 @@ def _split(
 
 
 def _placed(part: Any, file: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-    for number, row in enumerate(part, start=1):
+    rows, number = iter(part), 0
+    while True:
+        number += 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except (
+            Exception
+        ) as error:  # a column whose bytes are no UTF-8, a damaged page: pyarrow has a kind of its own for each
+            raise Place(file, number, "row").error(
+                f"cannot be read ({type(error).__name__}: {_first_line(error)})", "Get the data set again."
+            ) from error
         yield Place(file, number, "row"), row
