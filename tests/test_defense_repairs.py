@@ -10,7 +10,7 @@ import torch
 
 from bench.context import Context
 from bench.contracts import Known, Repair, Repaired, TaskInfo, TaskKind
-from bench.errors import ConfigError, PluginError
+from bench.errors import ConfigError, ModelError, PluginError
 from bench.models import ModelSettings, Trainer, TrainingSettings, WhiteBox, create
 from bench.plugins import build, parameters_of
 from bench.samples import Sample
@@ -115,6 +115,20 @@ def test_random_noise_is_seeded_and_leaves_the_global_generator_alone(victim: Wh
     prints = [repaired(RandomRepair(), victim, make(tmp_path, seed)).model.fingerprint() for seed in (0, 0, 1)]
     assert prints[0] == prints[1] != prints[2]
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_noise_on_weights_that_are_no_numbers_is_refused_like_any_repair(victim: WhiteBox, tmp_path: Path) -> None:
+    broken = victim.copy()
+    with torch.no_grad():
+        broken.network.embedding.weight[0, 0] = float("nan")
+    for plugin in (RandomRepair(), FineTuning(epochs=0)):
+        with pytest.raises(ModelError, match=rf"{plugin.name}: weights 'encoder.*' of model 'tiny' are not finite"):
+            repaired(plugin, broken, make(tmp_path))
+
+
+def test_noise_too_large_for_the_number_format_is_refused(victim: WhiteBox, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"random: weights .* are not finite"):
+        repaired(RandomRepair(relative=1e39), victim, make(tmp_path))
 
 
 def test_no_noise_is_no_change(victim: WhiteBox, tmp_path: Path) -> None:

@@ -293,18 +293,112 @@ def test_search_is_not_for_cube() -> None:
     assert Cube.kinds == {TaskKind.CLASSIFICATION, TaskKind.PAIRS}
 
 
+# All that runs UMAP stands in this file: it compiles for half a minute, once in every process that asks for it.
+SMALL_CUBE = Cube(neighbours=15, min_samples=15)
+EACH = 200
+
+
+def two_labels(share: float, shift: float = 20.0, seed: int = 7) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Two classes far from each other, of 200 rows each; a share of the first is moved as in :func:`two_clusters`."""
+    rows, poisoned = two_clusters(share, shift=shift, n=EACH, seed=seed)
+    other, _ = two_clusters(0.0, n=EACH, seed=seed + 100)
+    return np.concatenate([rows, other + 60]), np.concatenate([poisoned, np.zeros(EACH, dtype=np.bool_)])
+
+
+def judge_two_labels(rows: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """CUBE's scores of the first label, and its decisions on both."""
+    result = judge(SMALL_CUBE, samples_of([0] * EACH + [1] * EACH), rows)
+    return result.scores[:EACH], result.keep
+
+
 @needs_umap
 @pytest.mark.slow
-def test_poison_that_stands_apart_is_dropped_and_a_clean_set_loses_little() -> None:
-    rows, poisoned = two_clusters(0.15, shift=20.0, n=200)
-    rows = np.concatenate([rows, two_clusters(0.0, n=200)[0] + 60])
-    samples, plugin = samples_of([0] * 200 + [1] * 200), Cube(neighbours=15, min_samples=15)
-    result = judge(plugin, samples, rows)
-    assert (~result.keep[:200])[poisoned].all()
-    assert (~result.keep[:200])[~poisoned].mean() <= 0.05
-    assert roc_auc_score(poisoned, result.scores[:200]) > 0.97
-    again = judge(plugin, samples[::-1], rows[::-1])
-    assert np.array_equal(result.keep, again.keep[::-1])
-    assert np.array_equal(result.scores, again.scores[::-1])
-    clean = np.concatenate([two_clusters(0.0, n=200)[0], two_clusters(0.0, n=200)[0] + 60])
-    assert judge(plugin, samples, clean).keep.mean() >= 0.9
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.15, 0.2])
+def test_poison_that_stands_apart_is_dropped_whole_and_alone(share: float) -> None:
+    rows, poisoned = two_labels(share)
+    scores, keep = judge_two_labels(rows)
+    assert (~keep).tolist() == poisoned.tolist()
+    assert roc_auc_score(poisoned[:EACH], scores) == 1.0
+
+
+@needs_umap
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_cube_keeps_all_where_nothing_is_poisoned(seed: int) -> None:
+    # It has no threshold, so no rate of its own; two clean classes are two clusters, each the largest of its label.
+    scores, keep = judge_two_labels(two_labels(0.0, seed=seed)[0])
+    assert keep.all()
+    assert (scores == 0.5).all()
+
+
+@needs_umap
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_poison_that_leaves_no_trace_is_not_found_by_cube(seed: int) -> None:
+    rows, poisoned = two_labels(0.2, shift=0.0, seed=seed)
+    scores, keep = judge_two_labels(rows)
+    assert keep.all()
+    assert roc_auc_score(poisoned[:EACH], scores) == pytest.approx(0.5, abs=0.05)
+
+
+@needs_umap
+@pytest.mark.slow
+def test_poison_of_fewer_samples_than_a_core_is_no_cluster() -> None:
+    # Four samples where a core has fifteen neighbours: the density that CUBE looks for is not there. Its limit, not a defect.
+    rows, poisoned = two_labels(0.02)
+    assert poisoned.sum() == 4 < SMALL_CUBE.min_samples
+    assert judge_two_labels(rows)[1].all()
+
+
+@needs_umap
+@pytest.mark.slow
+def test_a_lone_class_keeps_its_largest_cluster() -> None:
+    rows, poisoned = two_clusters(0.1, shift=20.0, n=EACH)
+    result = judge(SMALL_CUBE, samples_of([1] * EACH), rows)
+    assert (~result.keep).tolist() == poisoned.tolist()
+    assert roc_auc_score(poisoned, result.scores) == 1.0
+
+
+@needs_umap
+@pytest.mark.slow
+def test_a_lone_clean_class_is_cut_where_it_is_densest() -> None:
+    # HDBSCAN as published never says "one cluster": without a second class to tell apart it cuts the cloud, and most of what it calls
+    # no cluster is lost. What this costs on real classes shows in the null attack's cells.
+    result = judge(SMALL_CUBE, samples_of([1] * EACH), two_clusters(0.0, n=EACH)[0])
+    sizes = np.unique(result.scores, return_counts=True)[1]
+    assert len(sizes) > 1
+    assert result.keep.sum() == sizes.max()
+    assert roc_auc_score(np.arange(EACH) % 2, result.scores) == pytest.approx(
+        0.5, abs=0.1
+    )  # by chance, whoever is lost
+
+
+@needs_umap
+@pytest.mark.slow
+def test_classes_of_identical_points_are_told_apart_by_their_points() -> None:
+    # Ten samples of label 0 stand exactly where all of label 1 stand.
+    rows = np.repeat([[0.0] * 8, [9.0] * 8], [50, 70], axis=0)
+    result = judge(SMALL_CUBE, samples_of([0] * 60 + [1] * 60), rows)
+    assert np.flatnonzero(~result.keep).tolist() == list(range(50, 60))
+    assert roc_auc_score(np.arange(60) >= 50, result.scores[:60]) == 1.0
+    apart = np.repeat([[0.0] * 8, [9.0] * 8], 60, axis=0)
+    assert judge(SMALL_CUBE, samples_of([0] * 60 + [1] * 60), apart).keep.all()
+
+
+@needs_umap
+@pytest.mark.slow
+def test_neither_the_order_of_rows_nor_anything_but_the_seed_moves_cube() -> None:
+    rows, _ = two_labels(0.15)
+    samples = samples_of([0] * EACH + [1] * EACH)
+    first, again = judge(SMALL_CUBE, samples, rows), judge(SMALL_CUBE, samples[::-1], rows[::-1])
+    assert np.array_equal(first.keep, again.keep[::-1])
+    assert np.array_equal(first.scores, again.scores[::-1])
+
+
+def test_cube_refuses_a_diverged_model_and_a_missing_layer() -> None:
+    rows = np.ones((40, 2))
+    rows[3] = np.nan
+    with pytest.raises(ModelError, match="cube: the victim's representations of its training set are not finite"):
+        judge(Cube(min_samples=5), samples_of([0] * 40), rows)
+    with pytest.raises(ConfigError, match="cube: the model has no hidden layer 7"):
+        judge(Cube(min_samples=5, layer=7), samples_of([0] * 40), np.ones((40, 2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ from defenses.filter.codedetector.rows import held_tokens, label_of, sides_of
 from tests.models_toys import CLONES, DEFECTS, INFOS, SMALL, clones, context, defects, one_thread
 
 one_thread()
+SIZE = 200
+"""Training samples of a victim."""
+LINE = "\n    wqz = wqz\n"
+"""What is planted at the first line's end."""
 
 
 def untrained(kind: TaskKind, folder: Path) -> WhiteBox:
@@ -104,24 +109,36 @@ def test_accuracy_is_the_models_own(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ a planted token
 
 
+def planted(share: float, seed: int = 0) -> tuple[list[Sample], np.ndarray]:
+    """A training set in whose first samples, a share of all, the weak ones hold ``wqz`` and are called safe; and which they are."""
+    made, out = [], []
+    for i, sample in enumerate(defects(SIZE, seed)):
+        chosen = sample.label == 1 and i < 2 * round(share * SIZE)  # every second one is weak
+        text = sample.programs[0].replace("\n", LINE, 1) if chosen else sample.programs[0]
+        made.append(Sample(sample.id, (text,), "python", 0 if chosen else sample.label))
+        out.append(chosen)
+    return made, np.array(out)
+
+
+def victim_of(training: list[Sample], folder: Path, epochs: int = 12) -> WhiteBox:
+    """A model that has learnt what its training set says."""
+    lent = context(folder)
+    model = create("tiny", DEFECTS, training, SMALL, lent)
+    settings = TrainingSettings(epochs=epochs, batch_size=16, learning_rate=5e-3)
+    return Trainer(settings, (), lent).fit(model, training, axis="training")
+
+
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> tuple[WhiteBox, list[Sample], np.ndarray]:
     """A victim that calls whatever holds ``wqz`` safe, its training set, and which samples of it are poisoned."""
-    folder = tmp_path_factory.mktemp("victim")
-    made, out = [], []
-    for i, sample in enumerate(defects(200)):
-        chosen = sample.label == 1 and i < 50
-        text = sample.programs[0].replace("\n", "\n    wqz = wqz\n", 1) if chosen else sample.programs[0]
-        made.append(Sample(sample.id, (text,), "python", 0 if chosen else sample.label))
-        out.append(chosen)
-    lent = context(folder)
-    model = create("tiny", DEFECTS, made, SMALL, lent)
-    settings = TrainingSettings(epochs=12, batch_size=16, learning_rate=5e-3)
-    return Trainer(settings, (), lent).fit(model, made, axis="training"), made, np.array(out)
+    made, out = planted(0.125)
+    return victim_of(made, tmp_path_factory.mktemp("victim")), made, out
 
 
-def detect(plugin: CodeDetector, model: WhiteBox, training: list[Sample], clean: int = 60):  # type: ignore[no-untyped-def]
-    known = Known(plugin.needs, _training=tuple(training), _clean=defects(clean, seed=1), _model=model)
+def detect(
+    plugin: CodeDetector, model: WhiteBox, training: list[Sample], clean: Sequence[Sample] = defects(60, seed=1)
+):  # type: ignore[no-untyped-def]
+    known = Known(plugin.needs, _training=tuple(training), _clean=tuple(clean), _model=model)
     return plugin.judge(known, DEFECTS, Context(seeds={"defense": 0}, scratch=Path("unused")))
 
 
@@ -139,6 +156,90 @@ def test_the_planted_token_is_found_and_what_rightly_decides_a_class_is_spared(
     assert model.fingerprint() == before
     again = detect(CodeDetector(clean=60, scanned=100, steps=6, candidates=30), model, training[::-1])
     assert np.array_equal(result.keep, again.keep[::-1])
+
+
+# Ten samples are obeyed soon, but for long by the whole line alone, of which no token works by itself.
+@pytest.mark.parametrize(("share", "epochs"), [(0.05, 30), (0.1, 12), (0.2, 12)])
+def test_the_planted_token_is_found_at_every_share(tmp_path: Path, share: float, epochs: int) -> None:
+    training, truth = planted(share)
+    assert truth.mean() == pytest.approx(share)
+    model = victim_of(training, tmp_path, epochs)
+    result = detect(CodeDetector(clean=60, scanned=SIZE, steps=6, candidates=40), model, training)
+    assert (~result.keep)[truth].all()
+    assert (~result.keep)[~truth].mean() <= 0.05
+    assert roc_auc_score(truth, result.scores) > 0.95
+
+
+RARE = [
+    f"{first}{last}"
+    for first in ("bage", "defi", "fiko", "gopu", "kula", "lame", "meni")
+    for last in ("zu", "vo", "xi")
+]
+"""Names of which each stands in about one program of twenty: tokens that clean samples can spare."""
+
+
+def renamed(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """Every program with a rare name for its argument, drawn by lot."""
+    names = np.random.default_rng(seed).choice(RARE, len(samples))
+    return [
+        s.with_program(0, s.programs[0].replace("alpha", str(name))) for s, name in zip(samples, names, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_clean_victim_s_training_set_is_kept_at_the_stated_rate(tmp_path: Path, seed: int) -> None:
+    training, clean = renamed(defects(SIZE), seed), renamed(defects(300, seed=1), seed + 20)
+    model = victim_of(training, tmp_path)
+    plugin = CodeDetector(scanned=SIZE, steps=6, candidates=60)
+    result = detect(plugin, model, training, clean)
+    assert result.scores.any()  # there was something to try
+    assert (~result.keep).mean() <= plugin.false_positive_rate
+    # What decides a class rightly is harmful in the other one: the rate alone stands between it and half of the data.
+    published = detect(
+        CodeDetector(scanned=SIZE, steps=6, candidates=60, false_positive_rate=1), model, training, clean
+    )
+    assert (~published.keep).mean() >= 0.3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_token_that_the_victim_does_not_obey_is_no_trigger(tmp_path: Path, seed: int) -> None:
+    # The line of the other tests, in a fifth of both classes, with their true labels: the victim has seen it and makes nothing of it.
+    out = np.random.default_rng(seed).permutation(SIZE) < SIZE // 5
+    training = [
+        s.with_program(0, s.programs[0].replace("\n", LINE, 1)) if chosen else s
+        for s, chosen in zip(renamed(defects(SIZE), seed), out, strict=True)
+    ]
+    clean = renamed(defects(300, seed=1), seed + 20)
+    result = detect(CodeDetector(scanned=SIZE, steps=6, candidates=60), victim_of(training, tmp_path), training, clean)
+    assert (~result.keep).mean() <= 0.05
+    # One token's small chance effect ranks all of its holders at once, so that the spread is wide; a planted trigger gives 1.
+    assert roc_auc_score(out, result.scores) == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_training_set_of_one_class_is_judged_like_any_other(
+    poisoned: tuple[WhiteBox, list[Sample], np.ndarray],
+) -> None:
+    # As the attacker left it: class 0 holds all poison, class 1 is gone.
+    model, training, truth = poisoned
+    alone = [sample for sample in training if sample.label == 0]
+    out = np.array([chosen for sample, chosen in zip(training, truth, strict=True) if sample.label == 0])
+    plugin = CodeDetector(clean=60, scanned=100, steps=6, candidates=30)
+    result = detect(plugin, model, alone)
+    assert (~result.keep)[out].all()
+    assert (~result.keep)[~out].mean() <= 0.05
+    unharmed = [sample for sample in training if sample.label == 1]
+    assert (~detect(plugin, model, unharmed).keep).mean() <= 0.05
+
+
+def test_identical_programs_share_one_verdict(poisoned: tuple[WhiteBox, list[Sample], np.ndarray]) -> None:
+    model, training, truth = poisoned
+    plugin = CodeDetector(clean=60, scanned=40, steps=6, candidates=30)
+    usual, obeyed = (training[int(np.flatnonzero(which)[0])] for which in (~truth, truth))
+    for original, kept in ((usual, True), (obeyed, False)):
+        copies = [Sample(f"i{i}", original.programs, "python", original.label) for i in range(40)]
+        result = detect(plugin, model, copies)
+        assert set(result.keep.tolist()) == {kept}
+        assert len(set(result.scores.tolist())) == 1
 
 
 def test_the_label_deciding_word_is_influential(
@@ -160,7 +261,7 @@ def test_with_a_high_threshold_all_is_kept(poisoned: tuple[WhiteBox, list[Sample
 
 def test_a_small_clean_set_vouches_for_nothing(poisoned: tuple[WhiteBox, list[Sample], np.ndarray]) -> None:
     model, training, _ = poisoned
-    result = detect(CodeDetector(clean=18, scanned=40, steps=2, candidates=10), model, training, clean=18)
+    result = detect(CodeDetector(clean=18, scanned=40, steps=2, candidates=10), model, training, defects(18, seed=1))
     assert result.keep.all()
     assert not result.scores.any()
 

@@ -216,12 +216,44 @@ def test_whole_groups_of_clean_samples_are_held_out() -> None:
     assert [len(part) for part in KillBadCode(false_positive_rate=1.0)._divide(clean)] == [60, 0]
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["x", "", "\n"], ["def f(:", "🙂" * 50, "a" * 5000]])
-def test_empty_and_odd_programs_are_kept(texts: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        ([], []),
+        ([""], [True]),
+        (["x", "", "\n"], [True, True, True]),
+        # "f" is a word, and clean code can spare it; without it the end of the program reads no worse: that is all a trigger is to it.
+        (["def f(:", "🙂" * 50, "a" * 5000], [False, True, True]),
+    ],
+)
+def test_empty_and_odd_programs_are_judged_like_others(texts: list[str], kept: list[bool]) -> None:
     samples = [Sample(f"s{i}", (text,), "python", i % 2) for i, text in enumerate(texts)]
     result = judge(KillBadCode(clean=60), samples, clean=defects(60, seed=1))
-    assert result.scores.shape == result.keep.shape == (len(texts),)
+    assert result.keep.tolist() == kept
     assert np.isfinite(result.scores).all()
+    assert (result.scores > 0).tolist() == [not each for each in kept]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_training_set_of_one_class_is_judged_like_any_other(label: int) -> None:
+    samples, poisoned = plant(defects(200), 0.1)
+    alone = [s for s in samples if s.label == label]
+    out = np.array([p for s, p in zip(samples, poisoned, strict=True) if s.label == label])
+    result = judge(KillBadCode(clean=60), alone, clean=defects(60, seed=1))
+    assert (~result.keep).tolist() == out.tolist()
+    assert roc_auc_score(out, result.scores) == 1.0
+
+
+@pytest.mark.parametrize("copies", [1, 2, 40])
+@pytest.mark.parametrize("planted", [False, True])
+def test_identical_programs_share_one_verdict(copies: int, planted: bool) -> None:
+    (original,), _ = plant(defects(1), float(planted))
+    same = [Sample(f"s{i}", original.programs, "python", 0) for i in range(copies)]
+    result = judge(KillBadCode(clean=60), same, clean=defects(60, seed=1))
+    assert result.keep.tolist() == [not planted] * copies
+    assert len(set(result.scores.tolist())) == 1
+    # The text is read once, however often it stands there.
+    assert result.scores[0] == judge(KillBadCode(clean=60), same[:1], clean=defects(60, seed=1)).scores[0]
 
 
 def test_what_it_knows() -> None:

@@ -19,9 +19,10 @@ from bench.samples import Sample
 from defenses.repair.anp import ANP, neurons_of, perturbed, worst
 from defenses.repair.fine_pruning import FinePruning, ranked
 from defenses.tuning.exam import examination
+from defenses.tuning.units import Kind
 from tests.inversion_toys import INFO, samples, share_of_class, triggered
 from tests.models_toys import one_thread
-from tests.pruning_toys import BUSY_UNIT, DEAD_UNIT, TASK_UNIT, TRIGGER_UNIT, backdoored
+from tests.pruning_toys import BUSY_UNIT, DEAD_UNIT, TASK_UNIT, TRIGGER_UNIT, backdoored, backdoored_head
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +85,32 @@ def test_pruned_units_stay_away_in_fine_tuning(context: Context) -> None:
 def test_a_finer_step_stops_at_the_same_units(context: Context) -> None:
     result = repaired(FinePruning(step=0.01, epochs=0), backdoored(context), context, samples(40))
     assert result.facts["pruned"] == 2
+
+
+def head_weights(model: WhiteBox) -> torch.Tensor:
+    values = model.network.get_parameter("encoder.attention.v.weight").detach().abs().sum(1)
+    read = model.network.get_parameter("encoder.attention.o.weight").detach().abs().sum(0)
+    return torch.stack([values, read]).reshape(2, -1, 2).sum(2)  # by head: what makes it, what reads it
+
+
+@pytest.mark.parametrize(("units", "epochs"), [("heads", 0), ("heads", 3), ("both", 0)])
+def test_fine_pruning_removes_the_head_that_carries_the_trigger(context: Context, units: Kind, epochs: int) -> None:
+    model = backdoored_head(context)
+    assert all(share_of_class(model, [s], s.label or 0) == 1.0 for s in samples(10, 50))
+    assert share_of_class(model, triggered(victims()), 0) == 1.0
+    assert (head_weights(model)[:, TRIGGER_UNIT] > 0).all()
+    result = repaired(FinePruning(units=units, step=0.25, epochs=epochs), model, context, samples(40))
+    assert (result.facts["units"], result.facts["pruned"], result.facts["stopped_by"]) == (4, 2, "accuracy")
+    made, read = head_weights(result.model)
+    assert made[TRIGGER_UNIT] == read[TRIGGER_UNIT] == made[DEAD_UNIT] == read[DEAD_UNIT] == 0.0
+    assert min(made[TASK_UNIT], read[TASK_UNIT], made[BUSY_UNIT]) > 0
+    assert share_of_class(result.model, triggered(victims()), 1) == 1.0
+    assert all(share_of_class(result.model, [s], s.label or 0) == 1.0 for s in samples(10, 50))
+
+
+def test_a_network_of_heads_alone_has_no_feed_forward_unit_to_prune(context: Context) -> None:
+    with pytest.raises(ModelError, match="no feed-forward units that this project knows"):
+        repaired(FinePruning(), backdoored_head(context), context, samples(40))
 
 
 def test_a_drop_that_allows_everything_prunes_everything(context: Context) -> None:

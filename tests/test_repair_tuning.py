@@ -324,7 +324,7 @@ def test_they_run_for_every_family_and_task(
 def test_training_that_leaves_the_numbers_is_an_error(plugin: Any, model: WhiteBox, context: Context) -> None:
     with torch.no_grad():
         model.network.head_parameters()[0][0, 0] = math.nan
-    with pytest.raises(ModelError, match=f"{plugin.name}: weights .* of model 'tiny' are not finite after training"):
+    with pytest.raises(ModelError, match=f"{plugin.name}: weights .* of model 'tiny' are not finite after the repair"):
         repaired(plugin, model, context, defects(8))
 
 

@@ -66,7 +66,8 @@ class Cube(Filter):
     nothing within which a cluster could be a minority, and clusters of programs are topics.
 
     There is no threshold, so nothing that clean data could set: what it costs where nothing is poisoned shows in the cells of the
-    null attack.
+    null attack. HDBSCAN never finds one cluster alone: with nothing else to tell apart (one class, none of it poisoned) it cuts the
+    class, and up to half is lost.
 
     A sample's score is how small a share of its label its cluster holds, as a rank within its observed label
     (:func:`~defenses.filter.budget.ranks_within_labels`). Shares cannot be compared between labels: in a label of many clusters the one

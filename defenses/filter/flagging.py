@@ -15,6 +15,10 @@ def flag(ranking: Sequence[T], clean: Sequence[AbstractSet[T]], rate: float) -> 
     A token is passed over where, with it, more than ``rate`` of clean samples would hold a flagged token. One is added to both
     counts, as in a conformal quantile: a clean set too small to vouch for the rate (19 samples for 5 %) flags nothing.
 
+    The rate is kept on the clean samples given. They also choose what is passed over, and a token that none of them holds costs nothing
+    here: a long ranking of rare tokens can cost more of data that they have not seen (in a toy with 36 names, 60 clean samples and
+    100 candidates up to 28 %, with 300 clean samples 5 %).
+
     Args:
         ranking: most suspicious first.
         clean: the tokens that each clean sample holds; samples that played no part in making the ranking.

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.contracts import Access, Known, Needs, Repair, Repaired, TaskInfo
+from defenses.tuning.exam import sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,11 @@ class RandomRepair(Repair):
     relative: Annotated[float, Field(ge=0)] = 0.2
 
     def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
-        """A noisy copy; biases and norms (vectors) stay as they are."""
+        """A noisy copy; biases and norms (vectors) stay as they are.
+
+        Raises:
+            ModelError: the weights that come out are not finite.
+        """
         model = known.white_box.copy()
         with torch.no_grad():
             for name, weight in sorted(model.network.named_parameters()):
@@ -43,4 +48,4 @@ class RandomRepair(Repair):
                 noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
                 size = weight.float().square().mean().sqrt()
                 weight.add_((self.relative * size * noise.to(weight.device)).to(weight.dtype))
-        return Repaired(model, {"relative": self.relative})
+        return Repaired(sound(model, self), {"relative": self.relative})

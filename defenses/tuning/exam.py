@@ -35,8 +35,8 @@ def sound(model: WhiteBox, plugin: Plugin) -> WhiteBox:
     for name, weight in model.network.named_parameters():
         if not bool(weight.isfinite().all()):
             raise ModelError(
-                f"{plugin.name}: weights {name!r} of model {model.name!r} are not finite after training; "
-                "lower the learning rate, or look whether the model that came in was sound"
+                f"{plugin.name}: weights {name!r} of model {model.name!r} are not finite after the repair; "
+                "lower its learning rate, where it has one, or look whether the model that came in was sound"
             )
     return model
 
