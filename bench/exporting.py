@@ -58,7 +58,17 @@ def export(
     """Write the records and outcomes of cells to a results folder; returns the records.
 
     A cell that ended well in an earlier run and has not been run now keeps its record.
+
+    Raises:
+        StoreError: the folder cannot be written; what is there already is written again by the next export.
     """
+    with folder.writing():
+        return _export(graphs, report, store, folder, suite)
+
+
+def _export(
+    graphs: Sequence[CellGraph], report: Report, store: Store, folder: ResultsFolder, suite: str
+) -> list[Record]:
     folder.cells.mkdir(parents=True, exist_ok=True)
     timings = {slug: dict(value) for slug, value in folder.timings().items()}
     provenance = known_provenance(folder)
