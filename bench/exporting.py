@@ -62,7 +62,15 @@ def export(
 
     Raises:
         ResultLost: the run took a result for known that is damaged.
+        StoreError: the folder cannot be written; what is there already is written again by the next export.
     """
+    with folder.writing():
+        return _export(graphs, report, store, folder, suite)
+
+
+def _export(
+    graphs: Sequence[CellGraph], report: Report, store: Store, folder: ResultsFolder, suite: str
+) -> list[Record]:
     folder.cells.mkdir(parents=True, exist_ok=True)
     timings = {slug: dict(value) for slug, value in folder.timings().items()}
     provenance = known_provenance(folder)

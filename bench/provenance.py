@@ -108,7 +108,7 @@ def read_provenance(folder: Path) -> Provenance:
         if newer:
             raise DataError(f"{path} is of version {value['provenance_version']}; update codebackdoorbench to read it")
         return Provenance.model_validate(value)
-    except (ValueError, ValidationError, TypeError) as error:
+    except (OSError, ValueError, ValidationError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error}. Delete it: only where cells come from is lost") from error
 
 

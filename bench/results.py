@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from bench.errors import DataError
+from bench.errors import DataError, StoreError
 from bench.faults import Fault
 from bench.migrations import UnreadableRecord, read_record
 from bench.outcomes import Answers, read_answers, read_filter, read_outcomes
@@ -49,6 +50,21 @@ class ResultsFolder:
     def cells(self) -> Path:
         """Records and outcomes."""
         return self.root / "cells"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn whatever the disk refuses into the error that says what to do.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"results cannot be written to {self.root}: {error}. Free some space or choose another folder (--results), then run again: "
+                "what the store holds is kept."
+            ) from error
 
     def records(self) -> list[Record]:
         """All records, by file name.
@@ -94,7 +110,7 @@ class ResultsFolder:
             return []
         try:
             return [Fault.model_validate(one) for one in json.loads(path.read_text(encoding="utf-8"))]
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             return [Fault(where=APART, what=f"it cannot be read: {error}. Delete it and merge again")]
 
     def _read(self, path: Path, provenance: Provenance) -> Record | Fault:
@@ -127,7 +143,13 @@ class ResultsFolder:
             )
         for name, table in self.tables(at).items():
             expected = record.files.get(name)
-            if expected is not None and table.is_file() and sha256_of(table) != expected:
+            try:
+                fits = expected is None or not table.is_file() or sha256_of(table) == expected
+            except OSError as error:
+                return Fault(
+                    where=where, what=f"its {name} ({table.name}) cannot be read: {error.strerror}", slug=at.slug
+                )
+            if not fits:
                 what = f"its {name} ({table.name}) have another sha256 than the record states; run the cell again"
                 return Fault(where=where, what=what, slug=at.slug)
         return record
@@ -165,12 +187,14 @@ class ResultsFolder:
         return read_filter(path) if path.is_file() else None
 
     def timings(self) -> Mapping[str, Mapping[str, Any]]:
-        """Slug -> wall seconds of the cell's own stages, and peak bytes; empty where unknown."""
-        path = self.root / "timings.json"
-        if not path.is_file():
+        """Slug -> wall seconds of the cell's own stages, and peak bytes; empty where unknown, and where the file is not whole."""
+        try:
+            value = json.loads((self.root / "timings.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
-        value: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return value
+        if not isinstance(value, dict):
+            return {}
+        return {slug: told for slug, told in value.items() if isinstance(told, dict)}
 
 
 def known_provenance(folder: ResultsFolder) -> Provenance:

@@ -102,7 +102,7 @@ def measured(device: torch.device) -> Iterator[dict[str, int]]:
 
 def give_memory_back() -> None:
     """What a failed stage left in the device's cache, to the other processes; nothing where no device was used."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -318,6 +318,16 @@ def test_a_full_disk_is_one_message_and_keeps_what_is_published(
     assert not list((tmp_path / "store" / "failures").iterdir())  # the disk failed, not the method
 
 
+def test_results_that_cannot_be_written_are_one_message(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file where a folder should be")
+    suite = write_suite(tmp_path, defenses=DEFENSES)
+    done = run("run", suite, "-j", "1", "--store", finished / "store", folder=tmp_path)
+    assert done.returncode == 2
+    assert f"results cannot be written to {tmp_path / 'results' / 'toy'}" in done.stderr
+    assert "--results" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_two_runs_on_one_store_at_once_both_end_well_and_agree(tmp_path: Path) -> None:
     path = write_suite(tmp_path)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
