@@ -7,13 +7,17 @@ nox -s cell -- --task defect_detection --attack dead_code --defense onion
 nox -s leaderboard -- quickstart        the board again, from stored outcomes
 nox -s families                         every family of published models, small and random, from end to end
 nox -s fuzz -- edit_layer               bytes that find their own way into a target of tests/fuzz_targets.py (needs the extra fuzz)
+nox -s cluster | mirror | apart         on Ray; with a server that speaks S3; on two machines made of namespaces (root)
 nox -s docs                             the documentation site, in build/docs (needs the extra docs)
 nox -s "quickstart_cell(…)"             one cell of the quickstart suite (nox -l lists them)
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import os
+import shutil
 import sys
 
 import nox
@@ -98,11 +102,36 @@ def docs(session: nox.Session) -> None:
     session.run(PYTHON, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "docs", "build/docs", *session.posargs)
 
 
+def needed(session: nox.Session, modules: tuple[str, ...], how: str) -> None:
+    """Where these sessions' tests would be skipped, they shall fail."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        session.error(f"not installed: {', '.join(missing)}; {PYTHON} -m pip install {how}")
+
+
 @nox.session
 def cluster(session: nox.Session) -> None:
     """Start a local Ray cluster of two nodes, run a suite on it, kill a node, and compare with one process (extra ray)."""
-    session.run(PYTHON, "-c", "import ray", silent=True)  # here the tests shall fail without it, not skip
+    needed(session, ("ray",), "-c constraints.txt -e '.[ray]'")
     session.run(PYTHON, "-m", "pytest", "tests/test_ray.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def mirror(session: nox.Session) -> None:
+    """Share results through folders, memory, and a server on this machine that speaks S3's protocol (extra s3, and moto)."""
+    needed(session, ("s3fs", "moto"), "-e '.[s3]' 'moto[server]'")
+    session.run(PYTHON, "-m", "pytest", "tests/test_mirror.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def apart(session: nox.Session) -> None:
+    """Run a suite on two machines that share no disk, made of namespaces, with a mirror between them (root; extras ray, s3, and moto)."""
+    needed(session, ("ray", "s3fs", "moto"), "-e '.[ray,s3]' 'moto[server]'")
+    if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("unshare")):
+        session.error(
+            "this makes network namespaces: run it as root, with ip (iproute2) and unshare (util-linux) installed"
+        )
+    session.run(PYTHON, "-m", "pytest", "tests/test_apart.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -24,6 +24,7 @@ from bench.errors import ConfigError, ResultLost, StoreError
 from bench.execute import Event, Run
 from bench.finished import source_digests
 from bench.jobs import Stage
+from bench.mirror import Mirror
 from bench.pipeline import Computing, merge
 from bench.plugins import Registry
 from bench.ray_execution import (
@@ -65,11 +66,12 @@ def repair(name: str, label: str, **parameters: Any) -> dict[str, Any]:
 
 def suite_of(folder: Path) -> Path:
     """Every kind of end: well, raising, killing its worker once, and two that wait so that both nodes are busy."""
-    (folder / "marks").mkdir(parents=True, exist_ok=True)
+    for name in ("marks", "crashes"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     waits = {"until": str(folder / "go")}
     defenses = [
         "none",
-        repair("crash", "crash", marks=str(folder / "marks")),
+        repair("crash", "crash", marks=str(folder / "crashes")),
         repair("deadly", "deadly", marks=str(folder / "marks")),
         repair("sleepy", "one", started=str(folder / "one"), **waits),
         repair("sleepy", "two", started=str(folder / "two"), **waits),
@@ -123,7 +125,7 @@ def test_a_worker_and_a_node_killed_in_the_middle_change_no_byte(tmp_path: Path,
     assert not (tmp_path / "marks" / "death-1").exists()
     (failed,) = report.failed.values()  # the method's failure is not run again, and blocks its own cell alone
     assert failed == "ValueError: it broke"
-    assert len(list((tmp_path / "marks").glob("crash-*"))) == 1
+    assert len(list((tmp_path / "crashes").iterdir())) == 1
     assert len(report.blocked) == 2
     assert len(report.done) == len(stages) - 3
     assert [e.what for e in events].count("failed") == 1
@@ -556,6 +558,25 @@ def test_the_driver_notes_what_a_stage_took_elsewhere(tmp_path: Path) -> None:
     store.note_timing("train", next(k for k, s in graph.items() if s.label == "train"), 1.0, 1)
     driven(tmp_path, cluster, graph)
     assert (store.timing(next(k for k, s in graph.items() if s.label == "train")) or {})["seconds"] == 1.0
+
+
+def test_what_only_the_driver_has_is_put_into_the_mirror_for_the_nodes(tmp_path: Path) -> None:
+    url, graph = f"file://{tmp_path}/mirror", small_graph()
+    data, train = list(graph.values())[:2]
+    for stage in (data, train):  # of a run without the mirror
+        Store(tmp_path / "store").publish(
+            stage.kind,
+            stage.key,
+            stage.identity(),
+            lambda folder: (folder / "x.json").write_text("{}"),  # type: ignore[arg-type,return-value]
+        )
+    cluster = MadeUp(lambda stage, options: Outcome("done"))
+    run = Run(graph, Store(tmp_path / "store", Mirror(url)), lambda event: None)
+    Driver(cluster, run, setup_of(tmp_path)).drive()
+    assert [label for label, _ in cluster.handed_in] == ["predict", "score"]
+    node = Store(tmp_path / "node", Mirror(url))
+    assert node.find(data.kind, data.key) is not None
+    assert node.find(train.kind, train.key) is not None
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class Crash(Screen):
 
     def fit(self, known: Known, task: TaskInfo, context: Context) -> FittedScreen:
         if self.marks:
-            (Path(self.marks) / f"crash-{uuid.uuid4().hex}").touch()
+            (Path(self.marks) / uuid.uuid4().hex).touch()
         raise ValueError(self.message)
 
 
