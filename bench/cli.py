@@ -104,13 +104,17 @@ def plan(
     only: OnlyOption = None,
     mirror: MirrorOption = None,
     rate: Annotated[
-        float | None, typer.Option(min=1, help="Tokens a second that the device trains; tells hours.")
+        float | None,
+        typer.Option(
+            min=1, help="Tokens a second that the device sends forward (one back counts as two); tells hours."
+        ),
     ] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Without the names of what is missing.")] = False,
 ) -> None:
     """Show what a suite would run, what is known already, and what the rest will cost."""
     from bench.planning import show_plan
 
-    show_plan(suite, store, plugin or [], parse_only(only), mirror, rate)
+    show_plan(suite, store, plugin or [], parse_only(only), mirror, rate, brief)
 
 
 @app.command()

@@ -55,7 +55,8 @@ class Stage:
         parents: role -> (kind, key) of the results it reads.
         label: for people; not part of the key.
         own: True when the stage belongs to one cell's defense, False when cells share it.
-        tokens: a rough upper bound of the tokens through a model, for the cost estimate; not part of the key.
+        tokens: roughly how much goes through a model, by which a run starts long chains first; not part of the key. What a plan tells is
+            another estimate (:mod:`bench.estimating`).
         model: tells apart what needs different amounts of memory: the model, its window, its batches and the task; not part of the key.
     """
 

@@ -28,6 +28,7 @@ import torch
 from bench.composing import inverts, part_of
 from bench.contracts import Access, Attack, Defense, Plugin, Supplier, TaskInfo
 from bench.errors import ConfigError
+from bench.estimating import training_tokens
 from bench.jobs import Stage, goal_json
 from bench.models.folders import digest_of_folder, local_folder
 from bench.models.lora import peft_version
@@ -189,7 +190,7 @@ class Builder:
         goal = goal_json(plan.goal)
         at = plan.coordinates
         where = f"{at.task} {at.model} {at.attack}"
-        size, weight = self._size(plan), self._weight(plan)
+        size, weight = training_tokens(plan), self._weight(plan)
         data = add(self._data(plan))
         base = {"data": data}
         model: dict[str, Any] = {"name": plan.model_name, "settings": plan.model_settings.model_dump(mode="json")}
@@ -371,12 +372,6 @@ class Builder:
     @staticmethod
     def _seeds(plan: CellPlan, *axes: str) -> dict[str, int]:
         return {axis: plan.seeds[axis] for axis in axes}
-
-    @staticmethod
-    def _size(plan: CellPlan) -> int:
-        """An upper bound of the tokens that one training sends forward: samples x window x epochs."""
-        samples = plan.task.training_samples or 0
-        return int(samples * plan.model_settings.window * plan.training.epochs)
 
     def _weight(self, plan: CellPlan) -> str:
         """What decides how much memory the stages of a cell take, beside their kinds: its model's name, and a digest of the rest."""

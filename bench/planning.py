@@ -1,9 +1,14 @@
-"""What a suite would run, what is known, and what the rest will cost: trainings, tokens, hours and disk, before anything starts."""
+"""What a suite would run, what is known, and what the rest will cost: tokens, hours and disk, before anything starts.
+
+Where the same work lies in the store (other seeds, other attacks) it is told by what that took; elsewhere by bounds
+(:mod:`bench.estimating`), and the words *about*, *at most* and *at least* are meant.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.composing import inverts
+from bench.estimating import WITHOUT_MODEL, Estimate, Estimator, Work, total
 from bench.jobs import STAGE_VERSIONS, Stage
 from bench.joining import joined
 from bench.mirror import opened
@@ -28,7 +34,7 @@ from bench.verdicts import clean_models_needed
 
 BYTES_A_WEIGHT: Final = 4
 _WITH_WEIGHTS: Final = ("train", "supply", "repair")
-_WITHOUT_MODEL: Final = ("data", "poison", "stealth", "score")
+_WITHOUT_WEIGHTS: Final = (*WITHOUT_MODEL, "poison")
 SAMPLED: Final = 40
 """Results of a kind whose sizes are looked at for the estimate of the disk."""
 
@@ -40,6 +46,7 @@ def show_plan(
     only: Mapping[str, Sequence[str]],
     mirror: str | None = None,
     rate: float | None = None,
+    brief: bool = False,
 ) -> None:
     """Print what would run, what is known, and an estimate of the rest.
 
@@ -49,71 +56,90 @@ def show_plan(
         files: plugin files outside the tree.
         only: parts of the suite.
         mirror: URL of an object store.
-        rate: tokens a second that the device trains, to tell hours by; otherwise only what was measured in this store is told.
+        rate: tokens a second that the device sends forward (a token back counts as two), to tell hours by; otherwise what was
+            measured in this store with the same model is told, and nothing where nothing was.
+        brief: without the names of what is missing.
     """
     suite = joined(load_suite(name), files)
-    graphs = graphs_of(suite, load_registry(suite, files), only)
+    registry = load_registry(suite, files)
+    graphs = graphs_of(suite, registry, only)
     store = Store(store_root, opened(mirror))
     stages = merge(graphs)
     missing = {key: stage for key, stage in stages.items() if not store.has(stage.kind, stage.key)}
+    plans = {stage.key: graph.plan for graph in graphs for stage in graph.stages}
+    estimator = Estimator(stages, plans, registry, store)
+    by_kind = seconds_by_kind(store)
+    costs = {key: _Cost.of(stage, estimator, by_kind, rate) for key, stage in missing.items()}
+    disk = _Disk(bytes_by_kind(store), {key: plan.model_name for key, plan in plans.items()}, models_of(store))
     console = Console()
     table = Table(title=f"plan of {suite.name}: {told_cells(graphs)}, {len(stages)} stages")
-    for column, justify in (("stage", "left"), ("all", "right"), ("known", "right"), ("missing", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for column in ("Mtokens to train", "seconds", "disk"):
-        table.add_column(column, justify="right")
-    models = {stage.key: graph.plan.model_name for graph in graphs for stage in graph.stages}
-    cost = _Cost(seconds_by_kind(store), bytes_by_kind(store), models, models_of(store))
+    columns = ("stage", "all", "known", "missing", "Mtokens forward", "Mtokens back", "hours", "disk")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "stage" else "right")
     for kind in STAGE_VERSIONS:
         of_kind = [stage for stage in stages.values() if stage.kind == kind]
         if not of_kind:
             continue
         left = [stage for stage in of_kind if stage.key in missing]
-        tokens = sum(stage.tokens for stage in left)
+        spent = [costs[stage.key] for stage in left]
         table.add_row(
             kind,
             str(len(of_kind)),
             str(len(of_kind) - len(left)),
             str(len(left)),
-            f"{tokens / 1e6:,.1f}" if tokens else "",
-            _estimate(left, cost.seconds, "{:.0f}"),
-            _estimate(left, cost.megabytes, "{:,.0f} MB"),
+            *(_tokens([cost.estimate for cost in spent], back) for back in (False, True)),
+            _hours(spent),
+            _estimate(left, disk.megabytes, "{:,.0f} MB"),
         )
     console.print(table)
-    for line in (*_calibration(suite, graphs), *_totals(list(missing.values()), cost, rate)):
+    for line in (*_calibration(suite, graphs), *_totals(list(missing.values()), costs, disk, rate)):
         console.print(line, highlight=False, soft_wrap=True)
     store.seals.save()
-    _print_missing(console, list(missing.values()), store)
-    told = [cost.seconds(stage) for stage in missing.values()]
-    seconds = sum(each for each in told if each is not None)
-    more = " and more, for kinds or models that were never measured in this store" if None in told else ""
+    if not brief:
+        _print_missing(console, list(missing.values()), store)
     console.print(
-        f"missing: {len(missing)} stages, about {seconds:.0f} s in one process{more}", highlight=False, soft_wrap=True
+        f"missing: {len(missing)} stages, {_told_hours(list(costs.values()))}", highlight=False, soft_wrap=True
     )
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a stage will cost, as far as that was measured in this store; ``None`` where it was not."""
+    """What a missing stage will compute and how long it will take, as far as that can be told."""
 
-    by_kind: Mapping[str, float]
+    estimate: Estimate
+    seconds: float | None
+    measured: bool
+    """The seconds are what the same work took; otherwise they are a bound over a rate."""
+
+    @classmethod
+    def of(cls, stage: Stage, estimator: Estimator, by_kind: Mapping[str, float], rate: float | None) -> _Cost:
+        found = estimator.estimate(stage)
+        if stage.kind in _WITHOUT_WEIGHTS and (found.work is None or not found.work.passes):
+            return cls(found, by_kind.get(stage.kind), True)
+        if rate is None and found.seconds is not None:
+            return cls(found, found.seconds, True)
+        speed = rate or estimator.rate(stage)
+        if found.work is None or not speed:
+            return cls(found, 0.0 if found.work == Work() else None, False)
+        return cls(found, found.work.passes / speed, found.source == "measured")
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """How many bytes a stage will leave; ``None`` where nothing tells."""
+
     sizes: Mapping[str, float]
     models: Mapping[str, str]
     """Key of a stage -> its model."""
     seen: frozenset[str]
     """Models that were trained in this store: what others take cannot be told from them."""
 
-    def seconds(self, stage: Stage) -> float | None:
-        return self.by_kind.get(stage.kind) if self._known(stage) else None
-
     def megabytes(self, stage: Stage) -> float | None:
         if stage.kind in _WITH_WEIGHTS and self.models[stage.key] in PRESETS:
             return PRESETS[self.models[stage.key]].parameters * BYTES_A_WEIGHT * 1.0
         size = self.sizes.get(stage.kind)
-        return None if size is None or not self._known(stage) else size / 1e6
-
-    def _known(self, stage: Stage) -> bool:
-        return stage.kind in _WITHOUT_MODEL or self.models[stage.key] in self.seen
+        known = stage.kind in _WITHOUT_WEIGHTS or self.models[stage.key] in self.seen
+        return size / 1e6 if known and size is not None else None
 
 
 def _estimate(stages: Sequence[Stage], cost: Callable[[Stage], float | None], form: str) -> str:
@@ -125,21 +151,74 @@ def _estimate(stages: Sequence[Stage], cost: Callable[[Stage], float | None], fo
     return form.format(sum(told)) + ("" if len(told) == len(stages) else " and more")
 
 
-def _totals(missing: Sequence[Stage], cost: _Cost, rate: float | None) -> Iterator[str]:
+def _tokens(estimates: Sequence[Estimate], back: bool) -> str:
+    """Millions of tokens: a mean of what was measured stands bare, a bound has its sign."""
+    if not estimates:
+        return ""
+    sources = Counter(each.source for each in estimates)
+    if sources["unknown"] == len(estimates):
+        return "unknown"
+    known = total(estimates, "measured") + total(estimates, "bound")
+    value = known.backward if back else known.forward
+    sign = "≤ " if value and total(estimates, "bound").passes else ""
+    return f"{sign}{value / 1e6:,.1f}" + (" and more" if sources["unknown"] else "")
+
+
+def _hours(costs: Sequence[_Cost]) -> str:
+    if not costs:
+        return "0"
+    told = [cost.seconds for cost in costs if cost.seconds is not None]
+    if not told:
+        return "unmeasured"
+    sign = "" if all(cost.measured or not cost.seconds for cost in costs) else "≤ "
+    return f"{sign}{sum(told) / 3600:,.2f}" + ("" if len(told) == len(costs) else " and more")
+
+
+def _told_hours(costs: Sequence[_Cost]) -> str:
+    """In words: what is measured, what is a bound, and of how many nothing is known."""
+    if not costs:
+        return "nothing to do"
+    measured = sum(cost.seconds for cost in costs if cost.seconds is not None and cost.measured)
+    bound = sum(cost.seconds for cost in costs if cost.seconds is not None and not cost.measured)
+    unknown = sum(cost.seconds is None for cost in costs)
+    parts = [f"about {measured / 3600:,.2f} h by what the same work took here"] if measured else []
+    parts += [f"at most {bound / 3600:,.1f} h by sizes and a rate"] if bound else []
+    parts += [f"{unknown} stages of which nothing can be told in advance"] if unknown else []
+    return (", ".join(parts) if parts else "no hours") + ", in one process"
+
+
+def _totals(missing: Sequence[Stage], costs: Mapping[str, _Cost], disk: _Disk, rate: float | None) -> Iterator[str]:
+    estimates = [cost.estimate for cost in costs.values()]
     trainings = [stage for stage in missing if stage.kind in ("train", "supply")]
     if trainings:
-        tokens = sum(stage.tokens for stage in trainings)
-        unknown = sum(stage.tokens == 0 for stage in trainings)
-        text = f"{len(trainings)} trainings, {tokens:,} tokens at most"
-        text += f" (and {unknown} of unknown size)" if unknown else ""
+        yield f"{len(trainings)} trainings, {_sum([costs[stage.key].estimate for stage in trainings])}"
+    if missing:
+        yield f"all that is missing: {_sum(estimates)}"
+        passes = (total(estimates, "measured") + total(estimates, "bound")).passes
         if rate is not None:
-            text += f": {tokens / rate / 3600:,.1f} device hours at {rate:,.0f} tokens a second"
-        elif tokens:
-            text += "; --rate TOKENS_PER_SECOND tells hours (python -m tests.benchmarks models measures a device)"
-        yield text
-    disk = sum(cost.megabytes(stage) or 0.0 for stage in missing)
-    if disk:
-        yield f"disk: about {disk / 1000:,.1f} GB, by what results of the same kinds take here, and by a preset's parameters"
+            least = "at least " if any(each.source == "unknown" for each in estimates) else ""
+            yield f"  {least}{passes:,.0f} passes (a token back counts as two): {passes / rate / 3600:,.1f} hours at {rate:,.0f} a second"
+        elif passes and any(cost.seconds is None for cost in costs.values()):
+            yield (
+                "  --rate TOKENS_PER_SECOND tells hours of all that has tokens: what the device sends forward "
+                "(python -m tests.benchmarks device measures it: prediction, tokens/s)"
+            )
+    used = sum(disk.megabytes(stage) or 0.0 for stage in missing)
+    if used:
+        yield f"disk: about {used / 1000:,.1f} GB, by what results of the same kinds take here, and by a preset's parameters"
+
+
+def _sum(estimates: Sequence[Estimate]) -> str:
+    """Tokens of several stages in words, those measured apart from bounds."""
+    parts = []
+    for source, words in (("measured", "about"), ("bound", "at most")):
+        work = total(estimates, source)  # type: ignore[arg-type]
+        if work.passes:
+            parts.append(f"{words} {work.forward:,.0f} tokens forward and {work.backward:,.0f} back")
+    unknown = sum(each.source == "unknown" for each in estimates)
+    if unknown:
+        parts.append(f"{unknown} stages of unknown size")
+    return ", ".join(parts) or "no tokens"
 
 
 def models_of(store: Store) -> frozenset[str]:

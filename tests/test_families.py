@@ -18,7 +18,11 @@ from tests.families import (
     DEFENSES,
     FAMILIES,
     INFO,
+    KINDS,
+    KINDS_TITLE,
     MAKERS,
+    OF_KINDS,
+    ONE_OF_EACH,
     SHORT,
     WINDOW,
     Outcome,
@@ -27,6 +31,7 @@ from tests.families import (
     on_disk,
     report,
     run_family,
+    run_kind,
 )
 from tests.models_toys import context, one_thread
 
@@ -149,10 +154,31 @@ def _broken(*_: object) -> None:
 
 def test_the_committed_report_holds_every_preset() -> None:
     page = (Path(__file__).parents[1] / "results" / "families.md").read_text(encoding="utf-8")
+    page, _, kinds = page.partition(KINDS_TITLE)
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     assert [line.split("`")[1] for line in lines] == list(PRESETS)
     assert all("failed" not in line and "blocked" not in line for line in lines)
     assert all(f"{name} ok" in line for line in lines for name in DEFENSES)
+    rows = [line.split(" | ") for line in kinds.splitlines() if line.startswith("| `")]
+    assert [(row[0].strip("|` "), f"toy_{row[1]}") for row in rows] == [(n, k) for n in ONE_OF_EACH for k in KINDS]
+    assert all(row[2] == ", ".join(f"{name} ok" for name in OF_KINDS) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_pairs_and_queries_go_from_data_to_record_in_every_kind_of_architecture(
+    name: str, task: str, tmp_path: Path
+) -> None:
+    one_thread()
+    ran = run_kind(name, task, tmp_path)
+    assert {defense: record.status.value for defense, record in ran.records.items()} == dict.fromkeys(OF_KINDS, "ok")
+    found = ran.records["elibadcode"]
+    assert len(found.inversions) == len(found.null) == (1 if task == "toy_search" else 2)
+    assert all(math.isfinite(each.loss) for each in found.inversions.values())
+    assert found.cost.backward_tokens > 0
+    assert found.poison is not None
+    assert found.poison.poisoned > 0
 
 
 def test_the_command_takes_no_unknown_family() -> None:

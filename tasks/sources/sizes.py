@@ -22,6 +22,18 @@ PUBLISHED_TRAIN: Mapping[str, int] = {
     "codesearchnet/java": 454_451,
 }
 """Training samples of the published sets, as their dataset cards tell (CodeXGLUE; CodeSearchNet): for plans, which load nothing."""
+PUBLISHED_VALID: Mapping[str, int] = {
+    "devign": 2_732,
+    "bigclonebench": 415_416,
+    "codesearchnet/python": 23_107,
+    "codesearchnet/java": 15_328,
+}
+PUBLISHED_TEST: Mapping[str, int] = {
+    "devign": 2_732,
+    "bigclonebench": 415_416,
+    "codesearchnet/python": 22_176,
+    "codesearchnet/java": 26_909,
+}
 
 
 def planned(source: str, asked: int | None, embedded: int) -> int | None:
