@@ -59,6 +59,9 @@ def compare(
 ) -> Comparison:
     """A stored cell and the same cell from another run: (record, outcome table or ``None`` where it did not end well)."""
     (one, before), (other, after) = stored, again
+    if one.status is Status.OK is not other.status:  # all else that differs then is what is missing
+        told = f"status: {one.status.value} stored, {other.status.value} now: {' '.join(other.reason.split())}"
+        return Comparison(one.coordinates.slug, "differs", (told,))
     wrong = list(_exact(one, other))
     notes = list(_notes(one, other))
     same = not wrong

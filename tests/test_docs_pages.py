@@ -8,14 +8,15 @@ from typing import Any, cast
 
 import pytest
 
-from bench.contracts import FAMILIES, Defense
-from bench.documentation import committed, examples, pages, write_pages
+from bench.contracts import FAMILIES, Defense, Screen
+from bench.documentation import committed, examples, pages, screened, write_pages
 from bench.documentation.aligning import BAR, realigned
 from bench.documentation.parameters import attributes, description, parameters, type_words
 from bench.documentation.restructured import code, escape, table
 from bench.errors import DataError
 from bench.pipeline import badges
 from bench.plugins import Registry
+from bench.samples import Sample
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = [(family, name) for family in FAMILIES for name in Registry().discover().names(family)]
@@ -79,6 +80,47 @@ def test_every_attack_shows_a_program_before_and_after(made: dict[str, str]) -> 
             assert diffs >= 1, name
     page = made["attack/renaming.rst"]
     assert "   -def checksum(data):\n   +def testo_init(data):\n        value = 17\n" in page
+
+
+REWRITERS = ("codepurify", "normalise", "onion", "oseql")
+
+
+def test_screens_that_rewrite_show_a_program_before_and_after(made: dict[str, str]) -> None:
+    for family, name in PLUGINS:
+        shows = made[f"{family}/{name}.rst"].count(".. code-block:: diff")
+        if family == "screen":
+            assert shows == (name in REWRITERS), name
+        elif family != "attack":
+            assert shows == 0, name
+    lines = made["screen/normalise.rst"].splitlines()
+    assert "   -def load_total(items, size):" in lines
+    assert "   +def f(v0, v1):" in lines
+    # What only they can do with a dead statement: the one looks at its tokens, the others at what it does to the model's answer.
+    assert "   -    if 1726 < 0:" in made["screen/onion.rst"].splitlines()
+    for name in ("codepurify", "oseql"):
+        page = made[f"screen/{name}.rst"]
+        assert "   -    if 1726 < 0:" in page.splitlines()
+        assert "            total = total + read_raw(item, size)\n" in page  # what decides the class stays
+
+
+def test_a_screen_s_example_is_what_the_screen_itself_writes(registry: Registry) -> None:
+    onion = cast(Screen, registry.build("screen", "onion"))
+    first, again = screened.example(onion), screened.example(onion)
+    assert first is not None
+    assert first == again
+    never = cast(Screen, registry.build("screen", "onion", {"threshold": 1e9}))
+    assert screened.example(never) is None  # accepted: there is nothing to show
+    elsewhere = cast(Screen, registry.build("screen", "onion", {"model": "./no/such/folder"}))
+    assert screened.example(elsewhere) is None
+    assert screened.Rule().predict([Sample("x", (screened.INPUT,), "python")]).argmax() == 0
+    bare = Sample("x", (screened.INPUT.replace(screened.TRIGGER, ""),), "python")
+    assert screened.Rule().predict([bare]).argmax() == 1
+
+
+def test_the_rule_is_right_about_all_clean_programs() -> None:
+    clean = screened.clean_programs()
+    assert len(clean) == screened.CLEAN
+    assert screened.Rule().predict(clean).argmax(axis=1).tolist() == [sample.label for sample in clean]
 
 
 def test_rows_are_those_of_the_committed_board(made: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.contracts import Attack, Defense, Plugin, Supplier, Task, TaskInfo, TaskKind
+from bench.contracts import Attack, Defense, Plugin, Screen, Supplier, Task, TaskInfo, TaskKind
+from bench.documentation import screened
 from bench.documentation.aligning import realigned
 from bench.documentation.committed import BoardRow
 from bench.documentation.examples import Example
@@ -48,6 +49,8 @@ def of_plugin(
         parts += [heading("Where it applies", "-"), _applies(plugin)]
     if isinstance(plugin, Attack) and plugin.name in examples:
         parts += [heading("Before and after", "-"), *_examples(examples[plugin.name])]
+    if isinstance(plugin, Screen) and (rewritten := screened.example(plugin)) is not None:
+        parts += [heading("Before and after", "-"), _SCREENED, _diff(rewritten)]
     rows = [row for row in boards if (plugin.family, plugin.name) in row.plugins]
     parts += [heading("On the boards", "-"), *_rows(plugin, rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -139,9 +142,20 @@ def _examples(examples: Sequence[Example]) -> Iterator[str]:
             yield escape(example.missing)
             continue
         yield code(example.draw)
-        before, after = example.before.splitlines(), example.after.splitlines()
-        lines = list(difflib.unified_diff(before, after, lineterm="", n=max(len(before), 1)))[3:]
-        yield block("\n".join(line or " " for line in lines), "diff")
+        yield _diff(example)
+
+
+def _diff(example: Example) -> str:
+    before, after = example.before.splitlines(), example.after.splitlines()
+    lines = list(difflib.unified_diff(before, after, lineterm="", n=max(len(before), 1)))[3:]
+    return block("\n".join(line or " " for line in lines), "diff")
+
+
+_SCREENED = (
+    f"What it writes in the place of a small program with a trigger (``{screened.TRIGGER.strip().splitlines()[0]}`` and what hangs on "
+    f"it), made when this page is: at its defaults, fitted on {screened.CLEAN} small clean programs, with a rule of two lines for the "
+    "model where it may question one. What is taken away is marked −, what is written +."
+)
 
 
 def _rows(plugin: Plugin, rows: Sequence[BoardRow]) -> Iterator[str]:
