@@ -19,20 +19,21 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from bench.errors import BenchError, ConfigError, ResultLost, StoreError
-from bench.execute import OUT_OF_MEMORY, RETRIES_AFTER_DEATH, Report, Run, StageFailed, StageLost
+from bench.execute import RETRIES_AFTER_DEATH, Report, Run, StageFailed, StageLost
 from bench.finished import source_digests
 from bench.jobs import STAGE_VERSIONS, Stage, Workshop
 from bench.mirror import opened
+from bench.models.memory import ran_out_of_memory
 from bench.models.precision import Precision, resolve_precision
 from bench.pipeline import Computing, computing_here, package_versions
 from bench.plugins import Registry
-from bench.sharing import Peaks, on_device, peaks_of, share_of_device
+from bench.sharing import Peaks, give_memory_back, on_device, peaks_of, share_of_device
 from bench.stages import run_stage
 from bench.store import Store, discard
 
@@ -81,6 +82,7 @@ class Outcome:
         traceback: of the exception.
         node: the host name of the node that it came from.
         timing: what the node's store tells of one that is done (:meth:`bench.store.Store.timing`); ``None`` where it was there before.
+        out_of_memory: it failed since a graphics device was full.
         lost: (kind, key) of a result that was taken for known and has to be made again, where that is why the run cannot go on.
     """
 
@@ -91,6 +93,7 @@ class Outcome:
     traceback: str = ""
     node: str = ""
     timing: Mapping[str, Any] | None = None
+    out_of_memory: bool = False
     lost: tuple[str, str] | None = None
 
 
@@ -177,8 +180,8 @@ def _await_parents(stage: Stage, store: Store) -> None:
             time.sleep(0.2)
 
 
-def run_remote(stage: Stage, setup: Setup, *parents: Outcome) -> Outcome:
-    """One Ray task: run a stage, whose parents' outcomes have come."""
+def run_remote(stage: Stage, setup: Setup, *parents: Outcome, shared: bool = False) -> Outcome:
+    """One Ray task: run a stage, whose parents' outcomes have come; ``shared``: it has a part of a graphics device."""
     node = socket.gethostname()
     if any(parent.what != "done" for parent in parents):
         return Outcome("blocked", node=node)
@@ -192,15 +195,20 @@ def run_remote(stage: Stage, setup: Setup, *parents: Outcome) -> Outcome:
     try:
         _await_parents(stage, workshop.store)
         with _at_most(setup.seconds):
-            run_stage(stage, workshop)
+            run_stage(stage, workshop, shared)
     except ResultLost as error:
         return Outcome("stop", message=str(error), node=node, lost=(error.kind, error.key))
     except StoreError as error:
         return Outcome("stop", message=str(error), node=node)
     except Exception as error:
         # Exceptions of plugins may not survive pickling; their text does.
-        return Outcome("failed", 0.0, type(error).__name__, str(error), traceback.format_exc(), node)
-    return Outcome("done", time.perf_counter() - started, node=node, timing=workshop.store.timing(stage.key))
+        failed = Outcome("failed", 0.0, type(error).__name__, str(error), traceback.format_exc(), node)
+        failed = replace(failed, out_of_memory=ran_out_of_memory(error))
+    else:
+        return Outcome("done", time.perf_counter() - started, node=node, timing=workshop.store.timing(stage.key))
+    # Outside the handler, whose traceback holds what the stage had on the device: others wait for that memory.
+    give_memory_back()
+    return failed
 
 
 # -------------------------------------------------------------------------------------------------------- on the driver
@@ -404,7 +412,7 @@ class Driver:
         for stage in stages:
             parents = [self._references[key] for _, key in stage.parents.values() if key in self._references]
             task = self._task.options(name=stage.label or stage.kind, **self._wanted[stage.key])
-            reference = task.remote(stage, self._setup, *parents)
+            reference = task.remote(stage, self._setup, *parents, shared=self._shares(stage))
             self._references[stage.key] = reference
             self._waiting[reference] = stage
 
@@ -452,12 +460,20 @@ class Driver:
         if outcome.what == "done":
             self._note_timing(stage, outcome)
             run.finish(stage, outcome.seconds)
-        elif outcome.kind == OUT_OF_MEMORY and self._wanted[stage.key].get("num_gpus", 1.0) < 1.0:
+        elif outcome.out_of_memory and self._shares(stage):
             _log.warning("%s: the device's memory ran out beside others; trying again alone", stage.label)
             self._alone.add(stage.key)
             self._hand_in_again(stage)
         else:
-            run.fail(stage, StageFailed(outcome.kind, outcome.message, outcome.traceback), outcome.traceback)
+            run.fail(
+                stage,
+                StageFailed(outcome.kind, outcome.message, outcome.traceback, outcome.out_of_memory),
+                outcome.traceback,
+            )
+
+    def _shares(self, stage: Stage) -> bool:
+        """Was a stage given a part of a graphics device, so that others may be on it?"""
+        return self._wanted[stage.key].get("num_gpus", 1.0) < 1.0
 
     def _hand_in_again(self, stage: Stage) -> None:
         """Give Ray a stage once more, and what hangs on it: that waits for the outcome that does not count."""

@@ -352,7 +352,8 @@ class MadeUp:
 
     def remote(self, **told: Any) -> Any:
         def task(function: Any, **options: Any) -> Any:
-            def hand_in(*arguments: Any) -> int:
+            def hand_in(*arguments: Any, shared: bool = False) -> int:
+                assert shared == (function is run_remote and options.get("num_gpus", 1.0) < 1.0)
                 reference = len(self._tasks)
                 self._tasks[reference] = (function, options, arguments)
                 if function is run_remote:
@@ -404,6 +405,9 @@ def driven(tmp_path: Path, cluster: MadeUp, graph: dict[str, Stage]) -> Run:
     return run
 
 
+FULL = Outcome("failed", kind="ModelError", message="CUDA out of memory", out_of_memory=True)
+
+
 def measured_on_a_device(tmp_path: Path) -> None:
     sizes = {"device_peak_bytes": 8 * GIB, "device_bytes": 80 * GIB}
     for kind in ("train", "predict"):
@@ -415,7 +419,7 @@ def test_a_stage_that_shared_its_device_and_ran_out_of_its_memory_is_tried_once_
 
     def answer(stage: Stage, options: dict[str, Any]) -> Outcome:
         full = stage.label == "train" and options["num_gpus"] < 1.0
-        return Outcome("failed", kind="OutOfMemoryError", message="CUDA out of memory") if full else Outcome("done")
+        return FULL if full else Outcome("done")
 
     cluster, graph = MadeUp(answer, {"GPU": 1.0}), small_graph("cuda")
     run = driven(tmp_path, cluster, graph)
@@ -436,11 +440,11 @@ def test_a_stage_that_runs_out_of_memory_alone_is_a_failure(
 
     def answer(stage: Stage, options: dict[str, Any]) -> Outcome:
         full = stage.label == "train"
-        return Outcome("failed", kind="OutOfMemoryError", message="CUDA out of memory") if full else Outcome("done")
+        return FULL if full else Outcome("done")
 
     cluster, graph = MadeUp(answer, {"GPU": 1.0}), small_graph(device)
     run = driven(tmp_path, cluster, graph)
-    assert list(run.report.failed.values()) == ["OutOfMemoryError: CUDA out of memory"]
+    assert list(run.report.failed.values()) == ["ModelError: CUDA out of memory"]
     assert len(run.report.blocked) == 2
     assert [label for label, _ in cluster.handed_in].count("train") == times
 
