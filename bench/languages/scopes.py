@@ -149,7 +149,8 @@ class Table:
     def bindings(self) -> dict[tuple[str, Scope], list[int]]:
         """First bytes of everything bound in the program and not frozen, by key and binding scope."""
         groups: dict[tuple[str, Scope], list[int]] = {}
-        candidates = self.bound - self.frozen
+        # The parser makes up an identifier where it misses one: it has no text, and to rename it would write a new name there.
+        candidates = self.bound - self.frozen - {""}
         for scope, keys in self.written.items():
             bound, elsewhere = scope.bound, scope.elsewhere
             for key, starts in keys.items():
