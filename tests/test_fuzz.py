@@ -270,7 +270,8 @@ def test_every_target_of_the_fuzzer_takes_what_the_tests_take(tmp_path: Path) ->
 def test_a_name_that_the_parser_made_up_is_no_name() -> None:
     """Found by flipping bytes: where an identifier is missing the tree has one without text, which was offered as a local variable."""
     text = "int f(int a) {\n    int n = 0;\n    n++; int = a;\n    return n;\n}\n"
-    broken = "hnt length(struct node *head)\n{\n    int n = 0V    while (head) z\n        n++; head = head->next;\n    }\n    return n;\n}\n"
+    broken = "hnt length(struct node *head)\n{\n    int n = 0V    while (head) z\n"
+    broken += "        n++; head = head->next;\n    }\n    return n;\n}\n"
     for damaged in (text, broken):
         program = languages.parse("c", damaged)
         assert "" not in [name.text for name in (*program.parameters, *program.locals)]
