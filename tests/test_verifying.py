@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,16 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from bench.cli import app
+from bench.cli import app, parse_only
 from bench.errors import ConfigError
 from bench.outcomes import write_outcomes
 from bench.provenance import read_provenance, sha256_of
 from bench.records import Record
 from bench.results import ResultsFolder
 from bench.store import write_json
+from bench.verifying import Level
 from tests.engine import write_suite
+from tests.guides import shown
 from tests.models_toys import one_thread
 
 SLUG = "toy-tiny-dead_code-none-s0"
@@ -107,6 +110,22 @@ def test_a_suite_s_cells_come_out_as_stored(mine: Path) -> None:
     ]
     assert "4 cells run again: 4 identical, 0 differ (tolerances: 1 % of a part's inputs, 1 points)" in done.output
     assert sorted(path.name for path in mine.iterdir()) == ["results"]  # its store is gone
+
+
+@pytest.mark.slow
+def test_the_guide_shows_what_is_printed(mine: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    (name, printed) = re.findall(r"(?m)^\$ codebackdoorbench verify (\S+)\n((?:[^`].*\n)+)```$", guide)[0]
+    done = command(mine, "verify", SLUG, "-j", "1")
+    assert shown(printed.replace(name, SLUG)).fullmatch(done.output), done.output
+    paragraph = guide.partition("`codebackdoorbench verify`")[2].partition("\n## ")[0]
+    assert {level for level in get_args(Level) if f"`{level}`" in paragraph or f"\n{level} " in paragraph} == set(
+        get_args(Level)
+    )
+    help_ = command(mine, "verify", "--help").output
+    assert all(option in help_ for option in re.findall(r"--[a-z]+", paragraph) if option not in ("--suite", "--task"))
+    assert re.findall(r"--only (\S+?)`", paragraph) == ["attack=renaming"]
+    assert parse_only(["attack=renaming"]) == {"attack": ["renaming"]}
 
 
 @pytest.mark.slow

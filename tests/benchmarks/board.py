@@ -1,9 +1,10 @@
-"""The board of 10,000 cells with 1,000 outcomes each: seconds and memory, and the bootstrap against the plain loop."""
+"""The board of 10,000 cells with 1,000 outcomes each: seconds and memory; its site, in a browser too; the bootstrap against a loop."""
 
 from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from bench.board import Board, build_board, write_files
 from bench.outcomes import OUTCOME_COLUMNS, write_outcomes
 from bench.records import Coordinates, PoisonFacts, Record, Status
 from bench.results import ResultsFolder
+from bench.site import gather, write_pages
 from bench.store import write_json
 from tests.benchmarks import Measure
 
@@ -115,21 +117,104 @@ def render(root: str) -> None:
     print(len(found.records), time.perf_counter() - started, cpu, peak)
 
 
+def write_site(root: str) -> None:
+    """Gather and write the site of a folder's board; prints both times, peak GB, and the front page."""
+    folder = ResultsFolder(Path(root))
+    started = time.perf_counter()
+    content = gather(folder.read().records, folder.load, name="big")
+    gathered = time.perf_counter()
+    front = write_pages(content, folder.root / "site")
+    written = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(gathered - started, written - gathered, peak, front)
+
+
+DRAWN = """
+(function look() {
+  if (document.querySelector("#board tbody tr td")) requestAnimationFrame(() => { window.drawnAfter = performance.now(); });
+  else requestAnimationFrame(look);
+})();
+"""
+"""Notes the milliseconds from navigation until the frame after the first in which the table has rows."""
+SORT = """
+(place) => new Promise((resolve) => {
+  const body = document.querySelector("#board tbody");
+  const started = performance.now();
+  new MutationObserver((_, watching) => {
+    watching.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now() - started)));
+  }).observe(body, { childList: true });
+  document.querySelectorAll("#board thead th")[place].click();
+})
+"""
+"""Clicks on a column's header; milliseconds until its new rows have been painted."""
+
+
+def in_a_browser(front: Path) -> list[Measure]:
+    """Milliseconds until the front page's table is drawn, and of sorting it; nothing where there is no browser."""
+    chromium = os.environ.get("CODEBACKDOORBENCH_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        print("no chromium: the site is not measured in a browser", file=sys.stderr)
+        return []
+    from playwright.sync_api import sync_playwright
+
+    opened, sorts = [], []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for _ in range(3):
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(120_000)
+            page.add_init_script(DRAWN)
+            page.goto(front.as_uri())
+            page.wait_for_function("window.drawnAfter !== undefined")
+            opened.append(page.evaluate("window.drawnAfter"))
+            rows = int(page.locator(".dt-info").inner_text().split(" of ")[1].split()[0].replace(",", ""))
+            assert rows == TASKS * MODELS * ATTACKS * DEFENSES
+            sorts += [page.evaluate(SORT, place) for place in (7, 7, 0)]  # by lift up and down, by name
+            page.close()
+        browser.close()
+    title = f"front page of {TASKS * MODELS * ATTACKS * DEFENSES:,} rows"
+    return [
+        Measure(
+            f"{title}: milliseconds from navigation until its table is drawn", float(np.median(opened)), at_most=1000
+        ),
+        Measure(f"{title}: milliseconds of one sort", float(np.median(sorts)), at_most=300),
+    ]
+
+
+def in_its_own_process(function: str, folder: ResultsFolder) -> list[str]:
+    """What a function of this module prints of a folder, word by word; its memory is its own."""
+    code = f"from tests.benchmarks.board import {function}; {function}({str(folder.root)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def whole_board() -> list[Measure]:
-    """In a process of its own, so that its memory is its own."""
+    """The board and its site, from the same records."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = ResultsFolder(Path(scratch) / "big")
         cells = write_cells(folder)
-        code = f"from tests.benchmarks.board import render; render({str(folder.root)!r})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        told = done.stdout.split()
+        told = in_its_own_process("render", folder)
         assert int(told[0]) == cells
         wall, cpu, peak = map(float, told[1:])
+        gathering, writing, site_peak, front = in_its_own_process("write_site", folder)
+        pages = list(Path(front).parent.rglob("*.html"))
+        assert len(pages) > cells
+        size = sum(path.stat().st_size for path in Path(front).parent.rglob("*") if path.is_file()) / 1e6
+        first = Path(front).stat().st_size / 1e6
+        seen = in_a_browser(Path(front))
     title = f"board of {cells:,} cells x {CLEAN + TRIGGERED + REVERSE:,} outcomes"
+    site = f"site of {cells:,} cells"
     return [
         Measure(f"{title}: seconds", wall, at_most=60),
         Measure(f"{title}: seconds of processor time", cpu),
         Measure(f"{title}: peak GB", peak, at_most=2.0),
+        Measure(f"{site}: seconds to read and count its outcomes, one process", float(gathering)),
+        Measure(f"{site}: seconds to write its {len(pages):,} pages, one process", float(writing), at_most=60),
+        Measure(f"{site}: MB of all pages", size),
+        Measure(f"{site}: MB of its front page", first),
+        Measure(f"{site}: peak GB", float(site_peak), at_most=2.0),
+        *seen,
     ]
 
 
