@@ -198,7 +198,9 @@ def test_sizes_of_published_sets_are_known_without_loading(registry: Registry) -
     assert sizes_of(search, {"train": 5, "valid": 2, "test": 3}) == {"train": 5, "valid": 2, "test": 3}
 
 
-@pytest.mark.skipif(not (ROOT / "data" / "devign").is_dir(), reason="the suite's data are not in the project's folder data")
+@pytest.mark.skipif(
+    not (ROOT / "data" / "devign").is_dir(), reason="the suite's data are not in the project's folder data"
+)
 def test_the_committed_plan_of_the_papers_suite_is_current(tmp_path: Path) -> None:
     page = (ROOT / "results" / "plans" / "paper.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"(?ms)^```text\n(.*?)^```$", page)
