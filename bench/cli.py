@@ -47,6 +47,14 @@ PluginsOption = Annotated[
 ]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="axis=value, to run a part; may be repeated.")]
 
+GivenOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--given",
+        help="A results folder; its cells are taken as they are where they answer the same question. May be repeated.",
+    ),
+]
+
 DEFAULT_STORE = Path(".store")
 DEFAULT_RESULTS = Path("results")
 EXAMPLES = Path("docs") / "attacks-examples.md"
@@ -83,17 +91,19 @@ def run(
         typer.Option(help="Address of a Ray cluster to run on ('auto', 'local', HOST:PORT); docs/cluster.md."),
     ] = None,
     mirror: MirrorOption = None,
+    given: GivenOption = None,
 ) -> None:
     """Run a suite, or what is missing of it, and print its board."""
     from bench.finished import Question, show_finished
     from bench.suite_files import suite_file
 
     chosen, path = parse_only(only), suite_file(suite)
-    if ray is None and show_finished(Question(path, store, results, plugin or [], chosen)):
+    if ray is None and not given and show_finished(Question(path, store, results, plugin or [], chosen)):
         return
     from bench.running import run_suite
 
-    raise typer.Exit(run_suite(suite, jobs or os.cpu_count() or 1, store, results, plugin or [], chosen, ray, mirror))
+    jobs = jobs or os.cpu_count() or 1
+    raise typer.Exit(run_suite(suite, jobs, store, results, plugin or [], chosen, ray, mirror, given or []))
 
 
 @app.command()
@@ -110,11 +120,12 @@ def plan(
         ),
     ] = None,
     brief: Annotated[bool, typer.Option("--brief", help="Without the names of what is missing.")] = False,
+    given: GivenOption = None,
 ) -> None:
     """Show what a suite would run, what is known already, and what the rest will cost."""
     from bench.planning import show_plan
 
-    show_plan(suite, store, plugin or [], parse_only(only), mirror, rate, brief)
+    show_plan(suite, store, plugin or [], parse_only(only), mirror, rate, brief, given or [])
 
 
 @app.command()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.execute import Report
+from bench.given import GivenCell
 from bench.jobs import Stage
 from bench.migrations import read_record
 from bench.pipeline import CellGraph, badges
@@ -54,22 +55,32 @@ def _unfinished(graph: CellGraph, report: Report, store: Store, suite: str) -> R
 
 
 def export(
-    graphs: Sequence[CellGraph], report: Report, store: Store, folder: ResultsFolder, suite: str
+    graphs: Sequence[CellGraph],
+    report: Report,
+    store: Store,
+    folder: ResultsFolder,
+    suite: str,
+    given: Mapping[str, GivenCell] | None = None,
 ) -> list[Record]:
     """Write the records and outcomes of cells to a results folder; returns the records.
 
-    A cell that ended well in an earlier run and has not been run now keeps its record.
+    A cell that ended well in an earlier run and has not been run now keeps its record; one that is ``given`` (by slug) comes from there.
 
     Raises:
         ResultLost: the run took a result for known that is damaged.
         StoreError: the folder cannot be written; what is there already is written again by the next export.
     """
     with folder.writing():
-        return _export(graphs, report, store, folder, suite)
+        return _export(graphs, report, store, folder, suite, given or {})
 
 
 def _export(
-    graphs: Sequence[CellGraph], report: Report, store: Store, folder: ResultsFolder, suite: str
+    graphs: Sequence[CellGraph],
+    report: Report,
+    store: Store,
+    folder: ResultsFolder,
+    suite: str,
+    given: Mapping[str, GivenCell],
 ) -> list[Record]:
     folder.cells.mkdir(parents=True, exist_ok=True)
     timings = {slug: dict(value) for slug, value in folder.timings().items()}
@@ -77,8 +88,14 @@ def _export(
     written = []
     for graph in graphs:
         slug = graph.coordinates.slug
-        entry = _found(graph.score, report, store) if graph.score is not None else None
-        if entry is None:
+        made = environment()
+        entry = None if slug in given else _found(graph.score, report, store) if graph.score is not None else None
+        if slug in given:
+            record, made = _taken(graph, given[slug], folder, suite), given[slug].environment
+            timings.pop(slug, None)
+            if (known := given[slug].timing) is not None:
+                timings[slug] = dict(known)
+        elif entry is None:
             record = _unfinished(graph, report, store, suite)
             for stale in (f"{slug}.parquet", f"{slug}.filter.parquet"):
                 (folder.cells / stale).unlink(missing_ok=True)
@@ -104,11 +121,27 @@ def _export(
             timings[slug] = _timing(graph, store)
         path = folder.cells / f"{slug}.json"
         write_json(path, record.model_dump(mode="json"))
-        provenance.note(slug, environment(), path)
+        provenance.note(slug, made, path)
         written.append(record)
     write_json(folder.root / "timings.json", timings)
     provenance.write(folder.root)
     return written
+
+
+def _taken(graph: CellGraph, cell: GivenCell, folder: ResultsFolder, suite: str) -> Record:
+    """The record of a cell that is given, as this suite's own, with its tables beside it."""
+    for name, table in folder.tables(graph.coordinates).items():
+        source = cell.tables.get(name)
+        if source is None:
+            table.unlink(missing_ok=True)
+        elif not (table.is_file() and table.samefile(source)):
+            shutil.copyfile(source, table)
+    of_suite = {
+        "suite": suite,
+        "command": command_of(suite, graph.coordinates),
+        "calibration": graph.plan.calibration,
+    }
+    return cell.record.model_copy(update=of_suite)
 
 
 def _found(stage: Stage, report: Report, store: Store) -> Entry | None:

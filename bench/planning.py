@@ -21,6 +21,7 @@ from rich.table import Table
 
 from bench.composing import inverts
 from bench.estimating import WITHOUT_MODEL, Estimate, Estimator, Work, total
+from bench.given import given_by
 from bench.jobs import STAGE_VERSIONS, Stage
 from bench.joining import joined
 from bench.mirror import opened
@@ -47,6 +48,7 @@ def show_plan(
     mirror: str | None = None,
     rate: float | None = None,
     brief: bool = False,
+    given: Sequence[Path] = (),
 ) -> None:
     """Print what would run, what is known, and an estimate of the rest.
 
@@ -59,11 +61,14 @@ def show_plan(
         rate: tokens a second that the device sends forward (a token back counts as two), to tell hours by; otherwise what was
             measured in this store with the same model is told, and nothing where nothing was.
         brief: without the names of what is missing.
+        given: results folders; the cells that they have (:mod:`bench.given`) need no stage.
     """
     suite = joined(load_suite(name), files)
     registry = load_registry(suite, files)
     graphs = graphs_of(suite, registry, only)
     store = Store(store_root, opened(mirror))
+    taken = given_by(given, graphs)
+    graphs = taken.missing(graphs)
     stages = merge(graphs)
     missing = {key: stage for key, stage in stages.items() if not store.has(stage.kind, stage.key)}
     plans = {stage.key: graph.plan for graph in graphs for stage in graph.stages}
@@ -91,6 +96,8 @@ def show_plan(
             _hours(spent),
             _estimate(left, disk.megabytes, "{:,.0f} MB"),
         )
+    for line in taken.lines(given):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(table)
     for line in (*_calibration(suite, graphs), *_totals(list(missing.values()), costs, disk, rate)):
         console.print(line, highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -291,13 +292,18 @@ def _the_only(module: ModuleType, family: str, name: str, origin: str) -> type[P
     return classes.pop()
 
 
+@functools.cache
+def _adapter(cls: type[Plugin]) -> pydantic.TypeAdapter[Any]:
+    """What checks the parameters of a plugin: made once, since a suite of thousands of cells asks for it as often."""
+    return pydantic.TypeAdapter(cls)
+
+
 def parameters_of(plugin: Plugin) -> dict[str, Any]:
     """Effective parameters of a plugin, JSON-ready; ``build(type(plugin), parameters_of(plugin))`` gives an equal plugin.
 
     Parameters :data:`ADDED_LATER` are left out at their defaults.
     """
-    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type(plugin))
-    dumped: dict[str, Any] = adapter.dump_python(plugin, mode="json")
+    dumped: dict[str, Any] = _adapter(type(plugin)).dump_python(plugin, mode="json")
     for parameter in dataclasses.fields(plugin):  # type: ignore[arg-type]
         later = parameter.metadata.get("added later", False)
         if later and getattr(plugin, parameter.name) == parameter.default:
@@ -323,8 +329,7 @@ def build(cls: type[Plugin], parameters: Mapping[str, Any]) -> Plugin:
                 f"{cls.family} {cls.name!r} has no parameter {key!r}.{suggest(key, known) if known else ' It has none.'}"
             )
     try:
-        adapter: pydantic.TypeAdapter[Plugin] = pydantic.TypeAdapter(cls)
-        plugin = adapter.validate_python(dict(parameters))
+        plugin: Plugin = _adapter(cls).validate_python(dict(parameters))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "parameters"

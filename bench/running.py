@@ -19,6 +19,7 @@ from bench.errors import ConfigError, Interrupted, ResultLost, StoreError
 from bench.execute import Event, Report, Run
 from bench.exporting import export
 from bench.finished import Question, remember
+from bench.given import Given, given_by
 from bench.joining import joined
 from bench.mirror import opened
 from bench.pipeline import Builder, CellGraph, Computing, merge, select
@@ -169,12 +170,17 @@ def run_suite(
     only: Mapping[str, Sequence[str]],
     ray: str | None = None,
     mirror: str | None = None,
+    given: Sequence[Path] = (),
 ) -> int:
-    """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed."""
+    """Run a suite, export its records, write and print its board. Returns the exit status: 1 when a cell failed.
+
+    Cells that the results folders ``given`` have (:mod:`bench.given`) are taken from there.
+    """
     suite = joined(load_suite(name), files)
-    # What a finished run rests on is this machine's; a cluster's devices are another matter.
-    question = Question(suite_file(name), store_root, results, files, only) if ray is None else None
-    return _run(suite, jobs, store_root, results / suite.name, files, only, question, ray, mirror)
+    # What a finished run rests on is this machine's store; a cluster's devices and other folders are another matter.
+    here = ray is None and not given
+    question = Question(suite_file(name), store_root, results, files, only) if here else None
+    return _run(suite, jobs, store_root, results / suite.name, files, only, question, ray, mirror, given)
 
 
 def _run(
@@ -187,6 +193,7 @@ def _run(
     question: Question | None = None,
     ray: str | None = None,
     mirror: str | None = None,
+    folders: Sequence[Path] = (),
 ) -> int:
     from bench.board import publish
 
@@ -197,7 +204,10 @@ def _run(
     with _machines(suite, ray) as computing:
         graphs = graphs_of(suite, registry, only, computing)
         store = Store(store_root, opened(mirror))
-        records = _exported(suite, graphs, registry, store, jobs, console, ray, target)
+        given = given_by(folders, graphs)
+        for line in given.lines(folders):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+        records = _exported(suite, graphs, registry, store, jobs, console, ray, target, given)
     told = Console(record=True)
     publish(target, suite.margin, told, suite.false_alarms)
     counts = Counter(record.status.value for record in records)
@@ -242,6 +252,7 @@ def _exported(
     console: Console,
     ray: str | None,
     target: ResultsFolder,
+    given: Given,
 ) -> list[Record]:
     """Run what is missing of some cells and write their records; returns these.
 
@@ -251,8 +262,8 @@ def _exported(
     lost: set[str] = set()
     while True:
         try:
-            report = execute(suite, graphs, registry, store, jobs, console, ray)
-            return export(graphs, report, store, target, suite.name)
+            report = execute(suite, given.missing(graphs), registry, store, jobs, console, ray)
+            return export(graphs, report, store, target, suite.name, given.cells)
         except ResultLost as error:
             if error.key in lost:
                 raise
