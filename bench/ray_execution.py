@@ -33,7 +33,7 @@ from bench.models.memory import ran_out_of_memory
 from bench.models.precision import Precision, resolve_precision
 from bench.pipeline import Computing, computing_here, package_versions
 from bench.plugins import Registry
-from bench.sharing import Peaks, give_memory_back, on_device, peaks_of, share_of_device
+from bench.sharing import Peaks, give_memory_back, measured_as, on_device, peaks_of, share_of_device
 from bench.stages import run_stage
 from bench.store import Store, discard
 
@@ -216,12 +216,12 @@ def run_remote(stage: Stage, setup: Setup, *parents: Outcome, shared: bool = Fal
 
 def needs(stage: Stage, peaks: Peaks) -> dict[str, float]:
     """What Ray sets aside for a stage: its threads, of a graphics device where it computes on one as much as it needs, and the memory
-    that stages of its kind were seen to take."""
+    that stages of its kind and model were seen to take."""
     wanted: dict[str, float] = {"num_cpus": float(stage.inputs.get("numerics", {}).get("threads", 1))}
     if on_device(stage):
         wanted["num_gpus"] = share_of_device(stage, peaks)
-    if stage.kind in peaks.memory:
-        wanted["memory"] = float(peaks.memory[stage.kind])
+    if measured_as(stage) in peaks.memory:
+        wanted["memory"] = float(peaks.memory[measured_as(stage)])
     return wanted
 
 

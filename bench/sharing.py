@@ -29,24 +29,24 @@ RESERVE: Final = 0.05
 
 
 Measured = tuple[str, str]
-"""What a measurement of a graphics device holds for: a stage's kind and its model."""
+"""What a measurement of memory holds for: a stage's kind and its model; no model is one in itself."""
 
 
 @dataclass(frozen=True)
 class Peaks:
     """The most bytes that stages were measured to take."""
 
-    memory: Mapping[str, int] = field(default_factory=dict)
-    """Of the machine, by kind."""
+    memory: Mapping[Measured, int] = field(default_factory=dict)
+    """Of the machine."""
     device: Mapping[Measured, int] = field(default_factory=dict)
-    """Of a graphics device, by torch's allocator, by kind and model."""
+    """Of a graphics device, by torch's allocator."""
     device_size: int | None = None
     """Memory of the smallest device that anything was measured on."""
 
 
 def peaks_of(store: Store) -> Peaks:
     """All that was measured in a store."""
-    memory: dict[str, int] = {}
+    memory: dict[Measured, int] = {}
     device: dict[Measured, int] = {}
     sizes: list[int] = []
     for path in (store.root / "timings").glob("*.json"):
@@ -54,12 +54,11 @@ def peaks_of(store: Store) -> Peaks:
         kind = timing.get("kind")
         if not isinstance(kind, str):
             continue
-        peak = timing.get("peak_bytes")
-        if isinstance(peak, int):
-            memory[kind] = max(memory.get(kind, 0), peak)
-        peak, known = timing.get("device_peak_bytes"), (kind, str(timing.get("model", "")))
-        if isinstance(peak, int):
-            device[known] = max(device.get(known, 0), peak)
+        known = kind, str(timing.get("model", ""))
+        for name, largest in (("peak_bytes", memory), ("device_peak_bytes", device)):
+            peak = timing.get(name)
+            if isinstance(peak, int):
+                largest[known] = max(largest.get(known, 0), peak)
         size = timing.get("device_bytes")
         if isinstance(size, int):
             sizes.append(size)

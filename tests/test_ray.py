@@ -228,6 +228,7 @@ def test_a_stage_asks_for_its_threads_its_device_and_the_memory_that_was_measure
     store.note_timing("train", "c", 1.0, 10, {"device_peak_bytes": 8 * 2**30, "device_bytes": 80 * 2**30})
     assert needs(train, peaks_of(store))["num_gpus"] == 0.12  # (8 + 0.59) / (80 less 5 %) GiB
     assert needs(Stage("data", {}), peaks) == {"num_cpus": 1.0}
+    assert needs(Stage("train", {}, model="larger"), peaks) == {"num_cpus": 1.0}, "another model's memory says nothing"
 
 
 def test_no_cluster_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

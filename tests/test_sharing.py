@@ -271,7 +271,8 @@ def test_peaks_are_the_largest_of_a_kind_and_model_on_the_smallest_device(store:
         store.note_timing("train", key, 1.0, 100 + peak, more)
     store.note_timing("data", "d", 1.0, 7)
     device = {("train", "tiny"): 5 * GIB, ("train", "t5"): 9 * GIB}
-    assert peaks_of(store) == Peaks({"train": 109, "data": 7}, device, 40 * GIB)
+    memory = {("train", "tiny"): 105, ("train", "t5"): 109, ("data", ""): 7}
+    assert peaks_of(store) == Peaks(memory, device, 40 * GIB)
 
 
 def test_a_stage_is_measured_with_its_model(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
