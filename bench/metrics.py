@@ -337,7 +337,7 @@ def _filter_numbers(table: pd.DataFrame | None) -> dict[str, Number]:
     table = validate_filter(table)
     scores, poisoned = table["score"].to_numpy(), table["poisoned"].to_numpy(dtype=bool)
     removed = ~table["keep"].to_numpy(dtype=bool)
-    rivals = _of_poisons_labels(table, poisoned)
+    rivals = under_poisons_labels(table, poisoned)
     caught, total = int((removed & poisoned).sum()), int(poisoned.sum())
     return {
         **_detection(
@@ -352,7 +352,7 @@ def _filter_numbers(table: pd.DataFrame | None) -> dict[str, Number]:
     }
 
 
-def _of_poisons_labels(table: pd.DataFrame, poisoned: NDArray[Any]) -> NDArray[np.bool_]:
+def under_poisons_labels(table: pd.DataFrame, poisoned: NDArray[Any]) -> NDArray[np.bool_]:
     """Training samples that stand under a label that poison stands under; all of them where labels are not told.
 
     Filters score class by class and do not compare classes; over all of them, a score would be measured by which class has larger ones.
@@ -380,9 +380,10 @@ def _screen_numbers(answers: Answers, poison_share: float | None) -> dict[str, N
         reason = "no screen stands before this model"
         return _detection("screen", none, none, reason) | {"screen_precision": Number.absent(reason)}
     clean, bad = answers.of(Part.CLEAN), answers.of(Part.TRIGGERED)
-    # All clean inputs would hold both classes and the triggered ones one: a score that tells classes apart would seem to find triggers.
-    twins = np.ones(len(clean), dtype=bool) if (bad["pool"] > 0).any() else np.isin(clean["id"], bad["id"])
-    scores = [clean["score"][twins], bad["score"]]
+    scores = [
+        clean["score"][without_trigger(clean["id"], bad["id"], search=bool((bad["pool"] > 0).any()))],
+        bad["score"],
+    ]
     if any(np.isnan(found).any() for found in scores):
         scores = [none, none]  # a score for some inputs only orders nothing
         reason = "the screen gave no score to some inputs"
@@ -392,6 +393,14 @@ def _screen_numbers(answers: Answers, poison_share: float | None) -> dict[str, N
         **_detection("screen", scores[0], scores[1], reason),
         "screen_precision": _screen_precision(clean, bad, poison_share),
     }
+
+
+def without_trigger(clean: NDArray[Any], triggered: NDArray[Any], *, search: bool) -> NDArray[np.bool_]:
+    """Which clean inputs (by id) a screen is measured against: those that stand among the triggered ones too; in search all of them.
+
+    All clean inputs would hold both classes and the triggered ones one: a score that tells classes apart would seem to find triggers.
+    """
+    return np.ones(len(clean), dtype=bool) if search else np.isin(clean, triggered)
 
 
 def _screen_precision(clean: Answers, bad: Answers, share: float | None) -> Number:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from bench.board.blocks import BlockSummary
 from bench.errors import DataError
+from bench.faults import Fault
 from bench.manifest import ManifestRow, sha256
-from bench.metrics import Number
+from bench.metrics import Number, record_metrics
+from bench.outcomes import top_tenth
 from bench.poisoning import Poisoned
+from bench.records import Record
 from bench.samples import Edit, Sample
-from bench.site import site_of_folder
+from bench.site import gather, site_of_folder
 from bench.site.charts.cost import spent, unit
 from bench.site.charts.looks import looks
 from bench.site.charts.ranks import rank_chart, ranked, tie_bars
@@ -27,8 +34,8 @@ from bench.site.charts.tradeoff import front
 from bench.site.content import Content
 from bench.site.diff import diff_lines
 from bench.site.examples import Examples, choose, collect_examples, read_examples, write_examples
-from bench.site.facts import roc_points
-from bench.site.index import FIELDS, ON_FRONT, heat_maps, reported_lines, table_rows, tradeoffs
+from bench.site.facts import cell_facts, roc_points
+from bench.site.index import FIELDS, ON_FRONT, _triple, costs, heat_maps, reported_lines, table_rows, tradeoffs
 from bench.site.reported import AVERAGE, Reported, read_reported
 from bench.site.scale import linear, logarithmic, round_ticks
 from bench.site.start import write_start
@@ -36,7 +43,19 @@ from bench.site.svg import element, picture
 from bench.site.words import p_value, percent, points
 from bench.site.write import POLICY, write_pages
 from bench.store import Store
-from tests.site_toys import EXAMPLES, FAMILIES, SCRIPT, content, record, records, results, site
+from tests.site_toys import (
+    ATTACKS,
+    EXAMPLES,
+    FAMILIES,
+    SCRIPT,
+    content,
+    filter_table,
+    outcomes,
+    record,
+    records,
+    results,
+    site,
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +126,61 @@ def test_a_perfect_filter_has_a_perfect_curve_and_its_own_decision_on_it(toy: Co
     assert curve.decision == (0.0, 1.0)
 
 
-def test_a_curve_keeps_both_ends_however_many_points_it_had() -> None:
+def area(points: Sequence[tuple[float, float]]) -> float:
+    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairwise(points))
+
+
+def test_a_curve_keeps_its_ends_its_corners_and_its_area_however_many_points_it_had() -> None:
     draws = np.random.default_rng(0).normal(size=(2, 3000))
     found = roc_points(draws[0], draws[1] + 1)
-    assert len(found) <= 60
+    assert len(found) <= 100
     assert found[0] == (0.0, 0.0)
     assert found[-1] == (1.0, 1.0)
+    truth = np.repeat([0, 1], 3000)
+    assert area(found) == pytest.approx(roc_auc_score(truth, np.concatenate([draws[0], draws[1] + 1])), abs=0.004)
+    # A detector that is right everywhere, but for ties: its corner is the curve.
+    assert roc_points(np.linspace(0, 0.9, 1000), np.linspace(1, 2, 50)) == ((0.0, 0.0), (0.0, 1.0), (1.0, 1.0))
     assert roc_points(np.array([]), np.array([1.0])) == ()
+
+
+def test_a_curve_is_of_the_samples_that_its_auroc_is_of() -> None:
+    # Poison stands under label 0 and scores higher than half of the clean ones there; label 1 scores higher than all of them.
+    judged = pd.DataFrame(
+        {
+            "id": [f"t{i}" for i in range(30)],
+            "label": np.repeat([0, 0, 1], 10),
+            "poisoned": np.repeat([True, False, False], 10),
+            "score": [*np.full(10, 5.0), *np.arange(10.0), *np.full(10, 99.0)],
+            "keep": np.repeat([False, True, False], 10),
+        }
+    )
+    one = record("onion", "dead_code")
+    table = outcomes(one)
+    # A score that tells classes apart, and nothing else: inputs of class 0 score 0, all others 1.
+    clean = table[table["part"] == "clean"]
+    other = clean.assign(label=0, id=[f"0-{i:03}" for i in range(50)], score=0.0)
+    for prefix in ("", "reference_", "undefended_"):
+        other[f"{prefix}prediction"] = 1 - clean[f"{prefix}prediction"]  # as often right
+    table = pd.concat([table.assign(score=1.0), other])
+    metrics = record_metrics(one, table, judged)
+    filtering, screening = cell_facts(table, judged, defended=True).curves
+    assert metrics.filter_auroc.value == pytest.approx(0.55)
+    assert area(filtering.points) == pytest.approx(0.55)
+    assert filtering.decision == (0.0, 1.0)
+    assert metrics.screen_auroc.value == pytest.approx(0.5)
+    assert area(screening.points) == pytest.approx(0.5)
+
+
+def test_the_first_bar_of_ranks_is_what_asr_counts() -> None:
+    table = outcomes(record("none", "renaming"))
+    table = table[table["part"] == "triggered"].assign(label=-1, pool=799)
+    for prefix, rank in (("", 799), ("reference_", 81), ("undefended_", 80)):
+        table = table.assign(**{f"{prefix}prediction": -1, f"{prefix}rank": rank, f"{prefix}success": rank == 80})
+    found = {(one.inputs, one.model): one.deciles for one in cell_facts(table, None, defended=True).ranks}
+    assert top_tenth(799) == 80
+    assert found["triggered", "undefended"] == (20, *[0] * 9)
+    assert found["triggered", "reference"] == (0, 20, *[0] * 8)
+    assert found["triggered", "defended"] == (*[0] * 9, 20)
 
 
 def test_the_front_is_what_no_other_defense_beats(toy: Content) -> None:
@@ -473,3 +540,54 @@ def test_the_start_page_lists_boards_and_says_which_have_no_pages(tmp_path: Path
     text = write_start(tmp_path).read_text(encoding="utf-8")
     assert 'href="../toy/site/index.html"' in text
     assert "15 cells" in text
+
+
+def test_a_record_that_cannot_be_read_is_counted_and_leaves_the_start_page(tmp_path: Path) -> None:
+    folder = results(tmp_path / "toy")
+    whole = len(list(folder.cells.glob("*.json")))
+    (folder.cells / "torn.json").write_text('{"coordinates": {')
+    text = write_start(tmp_path).read_text(encoding="utf-8")
+    assert f"{whole} cells" in text
+    assert "1 records cannot be read" in text
+
+
+def test_a_cell_that_was_refused_leaves_the_good_one_of_its_name() -> None:
+    found = records()
+    slug = record("elibadcode", "renaming").coordinates.slug
+    fault = Fault(where=f"other/cells/{slug}.json", what="the two disagree", slug=slug)
+    toy = gather(found, lambda r: (outcomes(r), filter_table(r)), name="toy", faults=[fault])
+    assert [one.coordinates.slug for one in toy.records["defect_detection", "tiny", "renaming", "elibadcode"]] == [slug]
+    assert table_rows(toy) == table_rows(gather(found, lambda r: (outcomes(r), filter_table(r)), name="toy"))
+
+
+def test_shares_are_rounded_once() -> None:
+    assert _triple(Number(value=-0.00252, low=0.84145, high=-0.0004)) == [-0.3, 84.1, 0.0]
+
+
+def test_an_undefended_cell_is_not_compared_with_itself() -> None:
+    toy = content([record("none", "renaming", seed) for seed in (0, 1)])
+    for numbers in toy.numbers.values():
+        assert numbers["asr_delta"].value is None
+        assert numbers["asr_delta"].reason == "this is the undefended model"
+        assert numbers["asr"].value is not None
+
+
+def test_what_is_left_on_average_counts_attacks_and_seeds_that_have_a_backdoor() -> None:
+    def planted(one: Record) -> pd.DataFrame:
+        """Seed 1 of renaming, and dead code, are like a clean model."""
+        table = outcomes(one)
+        if one.coordinates.attack == "dead_code" or one.coordinates.seed == 1:
+            for prefix in ("", "undefended_"):
+                for name in ("prediction", "success", "rank"):
+                    table[f"{prefix}{name}"] = table[f"reference_{name}"]
+        return table
+
+    found = [record(d, a, seed) for d in ("none", "onion") for a in ATTACKS for seed in (0, 1)]
+    toy = gather(found, lambda one: (planted(one), None), name="toy")
+    (shown,) = heat_maps(toy)
+    lines = {name: ([cell["text"] for cell in cells], mean) for name, cells, mean in shown["lines"]}
+    # 18 and 6 of 20 where the reference has 2; at seed 1 nothing.
+    assert lines["none"] == (["+0.0", "+40.0"], "80.0")
+    assert lines["onion"] == (["+0.0", "+10.0"], "20.0")
+    (panel,) = costs(toy, looks(toy.board.rows))
+    assert "Δ left −60.0 points, mean over 1 attack" in panel.chart

@@ -35,7 +35,8 @@ FAMILY_ORDER: Final = ("none", "filter", "training", "repair", "screen", "compos
 UNDEFENDED: Final = "this is the undefended model"
 _PIECES: Final = 4
 """Pieces of work for each worker: all end at about the same time."""
-_AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
+AGAINST_UNDEFENDED: Final = ("clean_delta", "asr_delta")
+"""Numbers that an undefended cell has not: it would be compared with itself."""
 
 Loader = Callable[[Record], tuple[pd.DataFrame | Answers, pd.DataFrame | None]]
 """Gives the outcome table (checked already, or a data frame) and the filter table (or ``None``) of a record."""
@@ -500,7 +501,7 @@ def _numbers(
     sums = all_over_seeds([found for _, found in read]) if len(read) > 1 else {}
     numbers = {name: _over_seeds([numbers[name] for numbers in each], sums.get(name)) for name in each[0]}
     if undefended:
-        return numbers | {name: Number.absent(UNDEFENDED) for name in _AGAINST_UNDEFENDED}, None
+        return numbers | {name: Number.absent(UNDEFENDED) for name in AGAINST_UNDEFENDED}, None
     return numbers, _at_every_seed([cell.mcnemar for cell in cells])
 
 

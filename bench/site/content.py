@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.board.detection import Trial
-from bench.board.table import MARGIN, Board, Loader, Row, Timings, build_board
+from bench.board.table import AGAINST_UNDEFENDED, MARGIN, UNDEFENDED, Board, Loader, Row, Timings, build_board
 from bench.faults import Fault
-from bench.metrics import CellMetrics, Number, record_metrics
+from bench.metrics import Number, record_metrics
 from bench.outcomes import Answers, check
 from bench.records import Record, Status
 from bench.site.examples import Examples
 from bench.site.facts import CellFacts, cell_facts
 from bench.site.reported import Reported
+from bench.suite import NONE
 from bench.verdicts import FALSE_ALARMS
 
 Place = tuple[str, str, str, str]
@@ -76,22 +77,23 @@ def gather(
             rows.setdefault((at.task, at.model, at.attack, at.defense), []).append(record)
     alone = {found[0].coordinates.slug for found in rows.values() if len(_good(found)) == 1 and len(found) == 1}
     facts: dict[str, CellFacts] = {}
-    metrics: dict[str, CellMetrics] = {}
+    metrics: dict[str, dict[str, Number]] = {}
 
     def load(record: Record) -> tuple[Answers, pd.DataFrame | None]:
         read, judged = loader(record)
         outcomes = check(read)
         slug = record.coordinates.slug
         if slug not in facts and not record.calibration:
-            facts[slug] = cell_facts(outcomes, judged, defended=record.coordinates.defense != "none")
+            facts[slug] = cell_facts(outcomes, judged, defended=record.coordinates.defense != NONE)
             if slug not in alone:  # the row's numbers are means over seeds
-                metrics[slug] = record_metrics(record, outcomes, judged)
+                metrics[slug] = record_metrics(record, outcomes, judged).numbers()
+                if record.coordinates.defense == NONE:
+                    metrics[slug] |= {name: Number.absent(UNDEFENDED) for name in AGAINST_UNDEFENDED}
         return outcomes, judged
 
     board = build_board(records, load, margin=margin, timings=timings, false_alarms=false_alarms, faults=faults)
-    numbers: dict[str, Mapping[str, Number]] = {slug: found.numbers() for slug, found in metrics.items()}
-    apart = {fault.slug for fault in board.apart}
-    rows = {place(row): [r for r in rows[place(row)] if r.coordinates.slug not in apart] for row in board.rows}
+    numbers: dict[str, Mapping[str, Number]] = dict(metrics)
+    rows = {place(row): [r for r in rows[place(row)] if r.coordinates.seed in _seeds(row)] for row in board.rows}
     for row in board.rows:
         for record in rows[place(row)]:
             if record.coordinates.slug in alone and record.status is Status.OK:
@@ -108,6 +110,11 @@ def gather(
         examples=examples or Examples(),
         reported=reported,
     )
+
+
+def _seeds(row: Row) -> set[int]:
+    """The seeds that a row stands for, with or without numbers: what was set apart, under whatever name, is not among them."""
+    return {*row.seeds, *(note.seed for note in row.notes)}
 
 
 def _good(found: list[Record]) -> list[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from bench.metrics import under_poisons_labels, without_trigger
 from bench.outcomes import Answers, Part, check
 
-CURVE_POINTS: Final = 60
-"""More cannot be told apart on a page."""
+VISIBLE: Final = 0.004
+"""A distance on a curve, of its axis: about a pixel of the chart."""
 DECILES: Final = 10
 
 
@@ -49,7 +50,8 @@ class Curve:
     """A detector's ROC curve by its scores: (false positive rate, true positive rate), and its own decision."""
 
     what: str
-    """``filter`` (poisoned against clean training samples) or ``screen`` (triggered against clean test inputs)."""
+    """``filter``: poisoned training samples against clean ones under the labels that poison stands under. ``screen``: triggered test inputs
+    against the same inputs without the trigger (search: against all clean queries)."""
     points: tuple[tuple[float, float], ...]
     decision: tuple[float, float] | None
     """The rates of what it really removed, rejected or rewrote."""
@@ -106,37 +108,63 @@ def _ranks(rows: pd.DataFrame, inputs: str, model: str) -> Ranks:
     found = (
         ~(rows["action"] == "reject").to_numpy(dtype=bool) if model == "defended" else np.ones(len(rows), dtype=bool)
     )
-    tenth = np.clip(np.ceil(DECILES * rank[found] / pool[found]).astype(int) - 1, 0, DECILES - 1)
-    deciles = np.bincount(tenth, minlength=DECILES)
+    # The first bar is what ASR counts: ranks up to a tenth of the pool, rounded up.
+    ends = np.ceil(pool[found][:, None] * np.arange(1, DECILES) / DECILES)
+    deciles = np.bincount((rank[found][:, None] > ends).sum(axis=1), minlength=DECILES)
     return Ranks(inputs, model, tuple(map(int, deciles)), int((rank[found] == 1).sum()), int((~found).sum()), len(rows))
 
 
 def _curves(outcomes: pd.DataFrame, filter_table: pd.DataFrame | None) -> Iterator[Curve]:
+    """Of the samples and inputs that the AUROC beside them is of."""
     if filter_table is not None:
-        bad, removed = filter_table["poisoned"].to_numpy(dtype=bool), ~filter_table["keep"].to_numpy(dtype=bool)
-        points = roc_points(filter_table["score"].to_numpy()[~bad], filter_table["score"].to_numpy()[bad])
-        if points:
-            yield Curve("filter", points, (float(removed[~bad].mean()), float(removed[bad].mean())))
-    scored = outcomes[outcomes["part"] != Part.REVERSE.value]
-    score, bad = scored["score"].to_numpy(dtype=float), (scored["part"] == Part.TRIGGERED.value).to_numpy()
-    stopped = (scored["action"] != "accept").to_numpy()
-    if len(score) and not np.isnan(score).any():
-        points = roc_points(score[~bad], score[bad])
-        if points:
-            yield Curve("screen", points, (float(stopped[~bad].mean()), float(stopped[bad].mean())))
+        bad = filter_table["poisoned"].to_numpy(dtype=bool)
+        good = under_poisons_labels(filter_table, bad) & ~bad
+        removed = ~filter_table["keep"].to_numpy(dtype=bool)
+        yield from _curve("filter", filter_table["score"].to_numpy(dtype=float), good, bad, removed)
+    part = outcomes["part"].to_numpy(dtype=object)
+    clean, bad = part == Part.CLEAN.value, part == Part.TRIGGERED.value
+    names = outcomes["id"].to_numpy()
+    good = np.zeros(len(part), dtype=bool)
+    good[clean] = without_trigger(names[clean], names[bad], search=bool((outcomes["pool"].to_numpy()[bad] > 0).any()))
+    stopped = (outcomes["action"] != "accept").to_numpy()
+    yield from _curve("screen", outcomes["score"].to_numpy(dtype=float), good, bad, stopped)
+
+
+def _curve(
+    what: str, score: NDArray[np.float64], good: NDArray[np.bool_], bad: NDArray[np.bool_], stopped: NDArray[np.bool_]
+) -> Iterator[Curve]:
+    if np.isnan(score[good | bad]).any():  # no score for some: they order nothing
+        return
+    points = roc_points(score[good], score[bad])
+    if points:
+        yield Curve(what, points, (float(stopped[good].mean()), float(stopped[bad].mean())))
 
 
 def roc_points(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """The corners of the curve, thinned to :data:`CURVE_POINTS` with both ends kept; empty unless there are both sorts."""
+    """The corners of the curve, without those that nobody could see are missing (:data:`VISIBLE`); empty unless there are both sorts."""
     if not len(negative) or not len(positive):
         return ()
     truth = np.concatenate([np.zeros(len(negative)), np.ones(len(positive))])
     false, true, _ = roc_curve(truth, np.concatenate([negative, positive]))
-    kept = _thinned(len(false), CURVE_POINTS)
-    return tuple((round(float(false[i]), 4), round(float(true[i]), 4)) for i in kept)
+    points = np.column_stack([false, true])
+    return tuple((round(float(x), 4), round(float(y), 4)) for x, y in points[_corners(points)])
 
 
-def _thinned(count: int, most: int) -> Sequence[int]:
-    if count <= most:
-        return range(count)
-    return [int(i) for i in np.unique(np.linspace(0, count - 1, most).round().astype(int))]
+def _corners(points: NDArray[np.float64]) -> list[int]:
+    """The places of the points that a line must go through so that none of the others lies further from it than :data:`VISIBLE`.
+
+    Douglas and Peucker's algorithm (Cartographica 10(2), 1973): split at the point that lies furthest from the straight line.
+    """
+    kept, left = {0, len(points) - 1}, [(0, len(points) - 1)]
+    while left:
+        first, last = left.pop()
+        if last - first < 2:
+            continue
+        way = points[last] - points[first]
+        aside = points[first + 1 : last] - points[first]
+        far = np.abs(way[0] * aside[:, 1] - way[1] * aside[:, 0]) / np.hypot(*way)
+        place = first + 1 + int(far.argmax())
+        if far.max() > VISIBLE:
+            kept.add(place)
+            left += [(first, place), (place, last)]
+    return sorted(kept)

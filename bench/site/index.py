@@ -74,7 +74,8 @@ FIELDS: Final = (
 
 
 def table_rows(content: Content) -> list[list[Any]]:
-    """The rows of the table as JSON-ready values of :data:`FIELDS`; shares in per cent with two decimals.
+    """The rows of the table as JSON-ready values of :data:`FIELDS`; shares in per cent with one decimal, as everywhere: rounding twice
+    would print other numbers than the board.
 
     Rows on clean models stand last: they have no lift.
     """
@@ -99,7 +100,7 @@ def _table_row(content: Content, row: Row) -> list[Any]:
 def _triple(number: Number | None) -> list[float | None] | None:
     if number is None or number.value is None:
         return None
-    return [None if end is None else round(100 * end, 2) + 0.0 for end in (number.value, number.low, number.high)]
+    return [None if end is None else round(100 * end, 1) + 0.0 for end in (number.value, number.low, number.high)]
 
 
 # -------------------------------------------------------------------------------------------------------------- charts
@@ -140,10 +141,10 @@ def legend(look: Mapping[str, Look], content: Content) -> list[tuple[str, Look]]
 
 
 def costs(content: Content, look: Mapping[str, Look]) -> list[Panel]:
-    """A panel for each (task, model) on which a defense spends anything."""
+    """A panel for each (task, model) with a backdoor to remove on which a defense spends anything; over the seeds that have one."""
     measure = unit(content.board.rows)
     found = []
-    for heading, rows in by_model(content.board.rows):
+    for heading, rows in by_model(content.board.judged):
         chart = cost_chart(spent(rows, measure), measure, look, f"Cost against effect, {heading}")
         if chart is not None:
             found.append(Panel(heading, chart))
@@ -175,7 +176,12 @@ def curve_panels(content: Content) -> list[dict[str, Any]]:
 
 
 def heat_maps(content: Content, base: str = f"{CELLS}/") -> list[dict[str, Any]]:
-    """Lift by defense (rows) and attack (columns) on each (task, model); attacks without a lift anywhere have no column."""
+    """Lift by defense (rows) and attack (columns) on each (task, model); attacks without a lift anywhere have no column.
+
+    What is left, mean: over the attacks and seeds that have a backdoor, as across blocks.
+    """
+    judged = {place(row): row for row in content.board.judged}
+    planted = {at[:3] for at in judged}
     maps = []
     for heading, rows in by_model(content.board.rows):
         attacked = [row for row in rows if row.attack != "none"]
@@ -184,7 +190,9 @@ def heat_maps(content: Content, base: str = f"{CELLS}/") -> list[dict[str, Any]]
         names = list(dict.fromkeys(row.defense for row in sorted(attacked, key=_by_family)))
         body = [[_heat(content, found.get((name, attack)), base) for attack in attacks] for name in names]
         if body and attacks:
-            means = [_mean_left([found.get((name, attack)) for attack in attacks]) for name in names]
+            task, model = rows[0].task, rows[0].model
+            counted = [attack for attack in attacks if (task, model, attack) in planted]
+            means = [_mean_left([judged.get((task, model, attack, name)) for attack in counted]) for name in names]
             lines = list(zip(names, body, means, strict=True))
             maps.append({"heading": heading, "attacks": attacks, "lines": lines})
     return maps

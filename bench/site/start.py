@@ -25,6 +25,8 @@ class Board:
     href: str
     """Empty where the board has no site yet."""
     cells: int
+    unreadable: int
+    """Records that are none; the board's own page says what is wrong with them."""
     tasks: tuple[str, ...]
     attacks: int
     defenses: int
@@ -34,8 +36,9 @@ def boards(results: Path) -> list[Board]:
     """The results folders with cells, by name."""
     found = []
     for cells in sorted(results.glob("*/cells")):
-        places = [_coordinates(path) for path in sorted(cells.glob("*.json"))]
-        if places:
+        read = [_coordinates(path) for path in sorted(cells.glob("*.json"))]
+        places = [found for found in read if found is not None]
+        if read:
             front = cells.parent / SITE / "index.html"
             found.append(
                 Board(
@@ -43,6 +46,7 @@ def boards(results: Path) -> list[Board]:
                     description=_description(results, cells.parent.name),
                     href=f"../{quote(cells.parent.name)}/{SITE}/index.html" if front.is_file() else "",
                     cells=len(places),
+                    unreadable=len(read) - len(places),
                     tasks=tuple(sorted({task for task, _, _ in places})),
                     attacks=len({attack for _, attack, _ in places} - {"none"}),
                     defenses=len({defense for _, _, defense in places} - {"none"}),
@@ -51,12 +55,12 @@ def boards(results: Path) -> list[Board]:
     return found
 
 
-def _coordinates(path: Path) -> tuple[str, str, str]:
+def _coordinates(path: Path) -> tuple[str, str, str] | None:
     try:
         at = json.loads(path.read_text(encoding="utf-8"))["coordinates"]
         return str(at["task"]), str(at["attack"]), str(at["defense"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a readable record: {error!r}. Delete it and run the suite again.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _description(results: Path, name: str) -> str:
@@ -71,7 +75,7 @@ def write_start(results: Path) -> Path:
     """Write ``site/index.html`` of a results folder; returns it.
 
     Raises:
-        DataError: there are no results, or a record is unreadable.
+        DataError: there are no results.
         StoreError: the page cannot be written.
     """
     found = boards(results)
