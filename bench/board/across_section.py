@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Final
 
@@ -138,14 +138,14 @@ def _named(pair: Pair, found: Comparison) -> tuple[str, str]:
     return (pair.one, pair.other) if found.better == "one" else (pair.other, pair.one)
 
 
-def gap_lines(gaps: tuple[Gap, ...]) -> Iterator[str]:
-    """A Markdown line for each defense and reason, with the blocks that it holds for."""
+def gap_lines(gaps: tuple[Gap, ...], escape: Callable[[str], str] = escape_markdown) -> Iterator[str]:
+    """A line for each defense and reason, with the blocks that it holds for; in Markdown, unless text is escaped in another way."""
     key = sorted(gaps, key=lambda gap: (gap.defense, gap.reason, gap.task, gap.model, gap.attack))
     for (defense, reason), group in groupby(key, key=lambda gap: (gap.defense, gap.reason)):
         places = [" · ".join((gap.task, gap.model, gap.attack)) for gap in group]
-        shown = ", ".join(escape_markdown(place) for place in places[:6])
+        shown = ", ".join(escape(place) for place in places[:6])
         more = f" and {len(places) - 6} more" if len(places) > 6 else ""
-        yield f"{escape_markdown(defense)}: {escape_markdown(reason) or 'no reason recorded'}: {shown}{more}"
+        yield f"{escape(defense)}: {escape(reason) or 'no reason recorded'}: {shown}{more}"
 
 
 def apart_section(board: Board) -> list[str]:

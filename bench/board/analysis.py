@@ -124,6 +124,16 @@ class Analysis(_Frozen):
     reason: str = ""
     """Why nothing is ranked."""
 
+    @property
+    def tested(self) -> bool:
+        """Has any pair a test? Ranks ask for complete blocks, a pair's test only for those that the two have in common."""
+        return any(pair.left.p is not None for pair in self.pairs)
+
+    @property
+    def too_many_groups(self) -> bool:
+        """Are there tests, and no letters since there would be too many?"""
+        return self.tested and not any(standing.letters for standing in self.standings)
+
     def pair(self, one: str, other: str) -> Pair | None:
         """The pair of two defenses, turned round where it stands the other way; ``None`` where one of them has no lift."""
         for pair in self.pairs:
