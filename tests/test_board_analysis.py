@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.board import build_board, to_latex, to_markdown
+from bench.board import build_board, to_findings, to_latex, to_markdown
 from bench.board.analysis import NO_COMPLETE_BLOCK, Analysis, analyse
 from bench.board.blocks import summaries
 from bench.records import Record, Status
@@ -204,3 +204,20 @@ def test_a_suite_without_an_undefended_row_still_compares_its_defenses() -> None
     assert {block.reason for block in found.blocks} == {"no undefended cells to compare with"}
     assert len(found.analysis.pairs) == 1
     assert "no undefended cells to compare with" in to_markdown(found)
+
+
+def test_without_undefended_cells_nobody_is_told_of_backdoors() -> None:
+    cells = [record(name, f"a{i}") for name in ("dece", "onion") for i in range(2)]
+    found = build_board(cells, load)
+    page, findings = to_markdown(found), to_findings(found)
+    assert "2 blocks, 2 of them complete. No undefended cells have numbers" in page
+    assert "2 blocks with a backdoor" not in page
+    assert [(one.blocks, one.mean_left) for one in found.blocks] == [(2, 0.133333)] * 2, "10 of 30, 6 on the reference"
+    assert "2 of 2 blocks with an attack have no undefended numbers" in findings
+    some = build_board([*cells, record("none", "a0")], load)
+    page, findings = to_markdown(some), to_findings(some)
+    assert "1 blocks with a backdoor to remove, 1 of them complete. 1 more have no undefended numbers" in page
+    assert "1 of 2 blocks with an attack have no undefended numbers" in findings
+    whole = build_board([*cells, record("none", "a0"), record("none", "a1")], load)
+    assert "2 blocks with a backdoor to remove, 2 of them complete." in to_markdown(whole)
+    assert "undefended numbers" not in to_markdown(whole) + to_findings(whole)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Final
 
-from bench.board.analysis import Comparison, Gap, Pair
+from bench.board.analysis import Analysis, Comparison, Gap, Pair
 from bench.board.blocks import BlockSummary
 from bench.board.columns import BLOCK_DEFINITIONS, DASH, p_value, percent
 from bench.board.markdown import escape_markdown, escaped_table
@@ -49,8 +49,7 @@ def across_section(board: Board) -> list[str]:
     if not board.blocks:
         return []
     found = board.analysis
-    counts = f"{found.blocks} blocks with a backdoor to remove, {found.complete} of them complete."
-    parts = ["## Across blocks", counts + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
+    parts = ["## Across blocks", _counts(found) + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
     parts.append(escaped_table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks]))
     told = [(pair, question) for question in ("left", "clean") for pair in found.pairs if _told(pair, question)]
     if told:
@@ -71,6 +70,20 @@ def across_section(board: Board) -> list[str]:
         parts += ["Blocks without a number, left out of every comparison:", "\n".join(f"- {line}" for line in missing)]
     parts.append("\n".join(f"- **{escape_markdown(term)}**: {text}" for term, text in BLOCK_DEFINITIONS))
     return parts
+
+
+def _counts(found: Analysis) -> str:
+    """How many blocks there are. Only an undefended cell tells whether a block has a backdoor to remove."""
+    if found.control is None:
+        return (
+            f"{found.blocks} blocks, {found.complete} of them complete. No undefended cells have numbers: whether there is a backdoor "
+            "to remove is not known of any block, and no defense is compared with none."
+        )
+    known = next(standing.blocks for standing in found.standings if standing.defense == found.control)
+    counts = f"{known} blocks with a backdoor to remove, {found.complete} of them complete."
+    if known < found.blocks:
+        counts += f" {found.blocks - known} more have no undefended numbers: whether there is a backdoor to remove is not known there."
+    return counts
 
 
 def block_row(summary: BlockSummary) -> list[str]:

@@ -16,7 +16,7 @@ class BlockSummary(BaseModel):
 
     defense: str
     blocks: int
-    """Blocks on which both this defense and none have a lift."""
+    """Blocks on which both this defense and none have a lift; without undefended cells those on which this defense has one."""
     mean_left: float | None = None
     """Mean of what is left of the backdoor, over the blocks on which this defense has a lift."""
     median_difference: float | None = None
@@ -90,7 +90,7 @@ def _summary(analysis: Analysis, standing: Standing) -> BlockSummary:
 
 def _against(analysis: Analysis, standing: Standing) -> tuple[Comparison, Comparison, str]:
     if analysis.control is None:
-        return Comparison(blocks=0), Comparison(blocks=0), NO_CONTROL
+        return Comparison(blocks=standing.blocks), Comparison(blocks=0), NO_CONTROL
     if standing.defense == analysis.control:
         return Comparison(blocks=standing.blocks), Comparison(blocks=0), "the control"
     pair = analysis.pair(standing.defense, analysis.control)

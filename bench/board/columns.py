@@ -273,7 +273,8 @@ BLOCK_DEFINITIONS: Final = (
         "block",
         (
             "task × model × attack with a backdoor to remove, seeds averaged first: those at which the undefended victim's lift has its "
-            "interval above 0, and no others. Blocks of one task share its test inputs and its reference; the tests take them as "
+            "interval above 0, and no others. A block without undefended numbers stands as it is, and nothing is known of its backdoor. "
+            "Blocks of one task share its test inputs and its reference; the tests take them as "
             "independent, and say more than they should where they are not."
         ),
     ),

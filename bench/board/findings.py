@@ -117,6 +117,13 @@ def find(board: Board) -> Findings:
     missing = sum(not row.numbers for row in board.rows)
     if missing:
         notes.append(f"{missing} of {len(board.rows)} rows have no numbers; the board says why for each.")
+    attacked = {row.block for row in board.rows if row.attacked}
+    unknown = len(attacked - {row.block for row in undefended(board)})
+    if unknown:
+        notes.append(
+            f"{unknown} of {len(attacked)} blocks with an attack have no undefended numbers: whether the attack is implanted there is "
+            "not known, and no defense is counted on them or compared with none."
+        )
     scopes = tuple(_scopes(board)) if any(row.family != "none" and row.numbers for row in board.rows) else ()
     return Findings(tuple(notes), tuple(_attacks(board)), tuple(_across(board)), scopes)
 
