@@ -144,6 +144,16 @@ def test_cost_is_the_mean_over_attacks_that_both_have(toy: Content) -> None:
     assert found["onion"].cost == 5000
 
 
+def test_seconds_are_not_called_those_of_one_machine(toy: Content, tmp_path: Path) -> None:
+    """Merged results hold the timings of several, and no file tells two machines of one kind apart."""
+    timed = tuple(row.model_copy(update={"wall_seconds": 3.0}) for row in toy.board.rows)
+    page = write_pages(replace(toy, board=toy.board.model_copy(update={"rows": timed})), tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert unit(timed) == "seconds"
+    assert "on one machine" not in text
+    assert "wall seconds of its own stages, on the machines that ran them, which need not be one" in text
+
+
 def test_groups_of_the_rank_diagram_join_those_that_share_a_letter() -> None:
     blocks = [
         BlockSummary(defense=name, blocks=9, mean_rank=rank, rank_low=rank - 1, rank_high=rank + 1, group=group)

@@ -262,7 +262,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ),
         (
             "cost",
-            "forward plus backward tokens of the defense's own stages, clean samples, wall seconds (means over seeds), peak memory.",
+            (
+                "forward plus backward tokens of the defense's own stages, clean samples, wall seconds (means over seeds), peak memory. "
+                "Seconds and memory are of the machines that ran the cells, which need not be one."
+            ),
         ),
         (DASH, "not defined, or not available for this row."),
     ]
