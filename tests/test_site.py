@@ -156,13 +156,28 @@ def test_seconds_are_not_called_those_of_one_machine(toy: Content, tmp_path: Pat
 
 def test_groups_of_the_rank_diagram_join_those_that_share_a_letter() -> None:
     blocks = [
-        BlockSummary(defense=name, blocks=9, mean_rank=rank, rank_low=rank - 1, rank_high=rank + 1, group=group)
+        BlockSummary(
+            defense=name,
+            blocks=9,
+            mean_rank=rank,
+            mean_rank_low=rank - 0.25,
+            mean_rank_high=min(rank + 0.25, 4),
+            rank_low=7.5,
+            rank_high=8,
+            group=group,
+        )
         for name, rank, group in (("x", 1.5, "a"), ("y", 2.0, "ab"), ("z", 3.0, "b"), ("w", 4.0, "(27)"))
     ]
     found = ranked([*blocks, BlockSummary(defense="unranked", blocks=1)])
     assert [one.defense for one in found] == ["x", "y", "z", "w"]
     assert tie_bars(found) == [("a", [0, 1]), ("b", [1, 2])]
-    assert "not told apart: x, y" in str(rank_chart(found, "ranks"))
+    chart = str(rank_chart(found, "ranks"))
+    assert "not told apart: x, y" in chart
+    assert "x: mean rank 1.5 [1.25, 1.75], place 7.5 to 8" in chart
+    whiskers = [tuple(map(float, ends)) for ends in re.findall(r'<line x1="([\d.]+)" x2="([\d.]+)"[^>]*whisker', chart)]
+    marks = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"[^>]*mark dot', chart)]
+    assert len(whiskers) == len(marks) == 4
+    assert all(low < mark <= high for (low, high), mark in zip(whiskers, marks, strict=True)), "one quantity on one axis"
     assert rank_chart([], "ranks") is None
 
 

@@ -39,7 +39,10 @@ class BlockSummary(BaseModel):
     group: str = ""
     """Defenses that share a letter are not told apart."""
     mean_rank: float | None = None
+    mean_rank_low: float | None = None
+    mean_rank_high: float | None = None
     rank_low: float | None = None
+    """Of its place."""
     rank_high: float | None = None
     rank_blocks: int = 0
     """Complete blocks: every ranked defense has a lift."""
@@ -81,6 +84,8 @@ def _summary(analysis: Analysis, standing: Standing) -> BlockSummary:
         clean_p_holm=clean.p_holm,
         group=standing.letters,
         mean_rank=standing.mean_rank,
+        mean_rank_low=standing.mean_rank_low,
+        mean_rank_high=standing.mean_rank_high,
         rank_low=standing.rank_low,
         rank_high=standing.rank_high,
         rank_blocks=analysis.complete if standing.mean_rank is not None else 0,

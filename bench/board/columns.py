@@ -318,7 +318,7 @@ BLOCK_DEFINITIONS: Final = (
         "rank",
         (
             "mean rank over the complete blocks (every ranked defense has a lift); place: the bootstrap interval of where "
-            "it stands. Ranked is who "
+            "it stands among all, which is another quantity than the mean rank. Ranked is who "
             "has a lift on four fifths of the control's blocks."
         ),
     ),
