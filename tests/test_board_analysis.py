@@ -220,4 +220,4 @@ def test_without_undefended_cells_nobody_is_told_of_backdoors() -> None:
     assert "1 of 2 blocks with an attack have no undefended numbers" in findings
     whole = build_board([*cells, record("none", "a0"), record("none", "a1")], load)
     assert "2 blocks with a backdoor to remove, 2 of them complete." in to_markdown(whole)
-    assert "undefended numbers" not in to_markdown(whole) + to_findings(whole)
+    assert "have no undefended numbers" not in to_markdown(whole) + to_findings(whole)

@@ -111,7 +111,9 @@ def test_an_undefended_seed_that_cannot_be_read_takes_no_defense_with_it() -> No
     row = judged(found, "elibadcode")
     assert (row.seeds, row.numbers["asr"].value) == ((0, 3), pytest.approx(0.2, abs=1e-6))
     (gap,) = found.analysis.gaps
-    assert (gap.defense, gap.reason) == ("dece", "it lacks a seed at which there is a backdoor (it has 0, 2)"), "it lacks 3"
+    assert (gap.defense, gap.reason) == ("dece", "it lacks a seed at which there is a backdoor (it has 0, 2)"), (
+        "it lacks 3"
+    )
 
 
 def test_seeds_that_disagree_are_no_significant_change() -> None:

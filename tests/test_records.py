@@ -288,7 +288,9 @@ def test_an_optional_parameter_that_was_added_later_is_no_misfit() -> None:
     assert sift([old, same]) == ([same], [])
     other = record("dece", seed=1, **(later | {"plugins": used(1, added_later=3, search={"steps": 3})}))
     assert "its defense plugin (added_later 3, not null)" in str(sift([old, other])[1][0])
-    assert difference(old, same.model_copy(update={"plugins": used(1, added_later=3, search={"steps": 3})})) == "plugins"
+    assert (
+        difference(old, same.model_copy(update={"plugins": used(1, added_later=3, search={"steps": 3})})) == "plugins"
+    )
 
 
 def test_texts_that_differ_in_nothing_but_their_spelling_are_told_and_crash_nothing() -> None:

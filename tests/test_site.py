@@ -177,7 +177,9 @@ def test_groups_of_the_rank_diagram_join_those_that_share_a_letter() -> None:
     whiskers = [tuple(map(float, ends)) for ends in re.findall(r'<line x1="([\d.]+)" x2="([\d.]+)"[^>]*whisker', chart)]
     marks = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"[^>]*mark dot', chart)]
     assert len(whiskers) == len(marks) == 4
-    assert all(low < mark <= high for (low, high), mark in zip(whiskers, marks, strict=True)), "one quantity on one axis"
+    assert all(low < mark <= high for (low, high), mark in zip(whiskers, marks, strict=True)), (
+        "one quantity on one axis"
+    )
     assert rank_chart([], "ranks") is None
 
 

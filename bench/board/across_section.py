@@ -49,7 +49,10 @@ def across_section(board: Board) -> list[str]:
     if not board.blocks:
         return []
     found = board.analysis
-    parts = ["## Across blocks", _counts(found) + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
+    parts = [
+        "## Across blocks",
+        _counts(found) + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else ""),
+    ]
     parts.append(escaped_table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks]))
     told = [(pair, question) for question in ("left", "clean") for pair in found.pairs if _told(pair, question)]
     if told:

@@ -97,9 +97,8 @@ def to_latex(board: Board) -> str:
         )
     if board.blocks:
         found = board.analysis
-        caption = (
-            f"{suites}: defenses across {found.blocks} blocks (task $\\times$ model $\\times$ attack), {found.complete} of them complete."
-        )
+        caption = f"{suites}: defenses across {found.blocks} blocks (task $\\times$ model $\\times$ attack)"
+        caption += f", {found.complete} of them complete."
         if found.too_many_groups:
             caption += f" There are more than {MOST_GROUPS} groups, too many to letter: every pair stands in pairs.csv."
         elif found.tested:

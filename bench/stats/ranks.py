@@ -156,13 +156,12 @@ def rank_intervals(
     drawn = np.random.default_rng(seed).integers(len(ranks), size=(resamples, len(ranks)))
     means = ranks[drawn].mean(axis=1)
     places = rankdata(np.round(means, 12), axis=1)
-    ends = (1 - level) / 2, (1 + level) / 2
-    mean_low, mean_high = np.quantile(means, ends, axis=0)
-    # Between two places there is none.
-    low, high = (
-        np.quantile(places, end, axis=0, method=outward) for end, outward in zip(ends, ("lower", "higher"), strict=True)
-    )
+    first, last = (1 - level) / 2, (1 + level) / 2
+    mean_low, mean_high = np.quantile(means, [first, last], axis=0)
+    # No interpolation, outwards: between two places there is none.
+    low = np.quantile(places, first, axis=0, method="lower")
+    high = np.quantile(places, last, axis=0, method="higher")
     return [
-        RankInterval(*map(float, found), len(ranks))
-        for found in zip(ranks.mean(axis=0), mean_low, mean_high, low, high, strict=True)
+        RankInterval(float(mean), float(a), float(b), float(c), float(d), len(ranks))
+        for mean, a, b, c, d in zip(ranks.mean(axis=0), mean_low, mean_high, low, high, strict=True)
     ]
