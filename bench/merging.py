@@ -85,7 +85,7 @@ def merge(into: ResultsFolder, sources: Sequence[ResultsFolder]) -> Merged:
                     here[slug] = record
                     fitting = {**standard([record]), **fitting}
         write_json(into.root / "timings.json", timings)
-        _finish(into, provenance, done.refused)
+        _finish(into, provenance, done)
     except OSError as error:
         raise StoreError(
             f"{into.root} cannot be written: {error}. Free some space or choose another folder."
@@ -129,16 +129,20 @@ def _keep_apart(into: ResultsFolder, source: ResultsFolder, record: Record) -> N
     _copy(source, ResultsFolder(into.root / FOLDER / digest), record)
 
 
-def _finish(into: ResultsFolder, provenance: Provenance, refused: Sequence[Fault]) -> None:
-    """Write what is known of the cells, and add what was refused to what was refused before."""
+def _finish(into: ResultsFolder, provenance: Provenance, done: Merged) -> None:
+    """Write what is known of the cells, and add what was refused to what was refused before, less what has now been taken in."""
     provenance.write(into.root)
-    path = into.root / APART
+    path, taken = into.root / APART, {*done.added, *done.replaced}
     before = (
         [Fault.model_validate(one) for one in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
     )
-    kept = list(dict.fromkeys([*before, *refused]))
+    # A record that could not be read has no slug; its file is named after it.
+    open_still = [fault for fault in before if (fault.slug or Path(fault.where).stem) not in taken]
+    kept = list(dict.fromkeys([*open_still, *done.refused]))
     if kept:
         write_json(path, [fault.model_dump() for fault in sorted(kept, key=str)])
+    else:
+        path.unlink(missing_ok=True)
 
 
 def merge_folders(into: Path, sources: Sequence[Path]) -> tuple[Merged, list[str]]:

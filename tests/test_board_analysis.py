@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.board import build_board, to_markdown
+from bench.board import build_board, to_findings, to_latex, to_markdown
 from bench.board.analysis import NO_COMPLETE_BLOCK, Analysis, analyse
+from bench.board.blocks import summaries
 from bench.records import Record, Status
 from tests.test_board import outcomes, part_rows, record
 
@@ -103,8 +104,26 @@ def test_letters_are_given_to_so_many_groups_as_can_be_read() -> None:
     many: Table = {f"d{i:02}": list(0.02 * i + 0.05 * rng.random(12)) for i in range(45)}
     found = analysis(many, control=None)
     assert all(s.letters == "" and s.mean_rank is not None for s in found.standings)
+    assert found.too_many_groups
     few: Table = {name: many[name] for name in sorted(many)[::5]}
-    assert all(s.letters for s in analysis(few, control=None).standings)
+    lettered = analysis(few, control=None)
+    assert all(s.letters for s in lettered.standings)
+    assert not lettered.too_many_groups
+    assert not analysis({"none": [0.8] * 4, "d": [0.1] * 4}).too_many_groups, "no test, no groups"
+
+
+def test_no_caption_says_that_letters_are_shared_where_there_are_none() -> None:
+    rng = np.random.default_rng(2)
+    many: Table = {f"d{i:02}": list(0.02 * i + 0.05 * rng.random(12)) for i in range(45)}
+    few: Table = {name: many[name] for name in sorted(many)[::5]}
+    bare = build_board([record("none")], load)
+    shared = "Defenses that share a letter are not told apart."
+    for lifts, said, unsaid in ((many, "too many to letter", shared), (few, shared, "too many to letter")):
+        found = analysis(lifts, control=None)
+        shown = to_latex(bare.model_copy(update={"analysis": found, "blocks": tuple(summaries(found))}))
+        assert said in shown
+        assert unsaid not in shown
+    assert shared not in to_latex(bare), "one block allows no test"
 
 
 def answers(success: int, reference: int, reverse: int, reverse_reference: int) -> pd.DataFrame:
@@ -185,3 +204,20 @@ def test_a_suite_without_an_undefended_row_still_compares_its_defenses() -> None
     assert {block.reason for block in found.blocks} == {"no undefended cells to compare with"}
     assert len(found.analysis.pairs) == 1
     assert "no undefended cells to compare with" in to_markdown(found)
+
+
+def test_without_undefended_cells_nobody_is_told_of_backdoors() -> None:
+    cells = [record(name, f"a{i}") for name in ("dece", "onion") for i in range(2)]
+    found = build_board(cells, load)
+    page, findings = to_markdown(found), to_findings(found)
+    assert "2 blocks, 2 of them complete. No undefended cells have numbers" in page
+    assert "2 blocks with a backdoor" not in page
+    assert [(one.blocks, one.mean_left) for one in found.blocks] == [(2, 0.133333)] * 2, "10 of 30, 6 on the reference"
+    assert "2 of 2 blocks with an attack have no undefended numbers" in findings
+    some = build_board([*cells, record("none", "a0")], load)
+    page, findings = to_markdown(some), to_findings(some)
+    assert "1 blocks with a backdoor to remove, 1 of them complete. 1 more have no undefended numbers" in page
+    assert "1 of 2 blocks with an attack have no undefended numbers" in findings
+    whole = build_board([*cells, record("none", "a0"), record("none", "a1")], load)
+    assert "2 blocks with a backdoor to remove, 2 of them complete." in to_markdown(whole)
+    assert "have no undefended numbers" not in to_markdown(whole) + to_findings(whole)

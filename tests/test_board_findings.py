@@ -140,6 +140,33 @@ def test_across_blocks_each_defense_is_named_where_its_tests_say_so(page: str) -
     assert told("more is left") == "worse (80.0)."
     assert told("not told apart from no defense") == "repair/random (70.0)."
     assert told("less is left than by the random") == "repair/oracle (0.0), strong (0.0), weak (66.7)."
-    assert told("a lower clean metric") == "strong (0.0)."
+    assert told("a lower clean metric") == "strong (-51.7).", "what the brackets hold is the metric, not the backdoor"
     without = [record(d, a) for d in ("none", "strong") for a in attacks]
     assert "random control of the same family" not in to_findings(build_board(without, load)).split("### How")[0]
+
+
+def test_fewer_blocks_than_the_undefended_victim_has_are_said_with_what_is_left_there() -> None:
+    """70 points are left undefended on seven blocks, 80 on the eighth; two defenses have seven, one of them without the eighth."""
+    attacks = [f"a{i}" for i in range(8)]
+    hits = {"none": 27, "all": 20, "late": 20, "early": 20}
+    cells = [record("none", a) for a in attacks] + [record("all", a) for a in attacks]
+    cells += [record("late", a) for a in attacks[1:]] + [record("early", a) for a in attacks[:7]]
+
+    def one_more_at_the_end(r: Record) -> tuple[pd.DataFrame, None]:
+        at = r.coordinates
+        return outcomes(20 if at.defense == "late" else 51, hits[at.defense] + 3 * (at.attack == "a7")), None
+
+    page = to_findings(build_board(cells, one_more_at_the_end))
+    less, lower = (
+        next(line for line in page.splitlines() if line.startswith(f"- **{start}")).partition("**: ")[2]
+        for start in ("less of the backdoor is left than without", "a lower clean metric")
+    )
+    assert "is left than without a defense (8 blocks; in brackets what is left, mean)" in page
+    # of 30, 6 on the reference: (7 * 14 + 17) / 8, (6 * 14 + 17) / 7, 14; undefended (6 * 21 + 24) / 7, 21
+    told = {part.split(" (")[0]: part for part in re.split(r"(?<=\)), ", less.removesuffix("."))}
+    assert told == {
+        "all": "all (47.9)",
+        "late": "late (48.1 on 7 blocks, 71.4 undefended)",
+        "early": "early (46.7 on 7 blocks, 70.0 undefended)",
+    }
+    assert lower == "late (-51.7 on 7 blocks)."

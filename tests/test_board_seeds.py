@@ -96,6 +96,26 @@ def test_a_row_that_lacks_a_seed_is_a_gap_and_not_a_win() -> None:
     assert "1 rows lack a seed" in to_findings(found)
 
 
+def test_an_undefended_seed_that_cannot_be_read_takes_no_defense_with_it() -> None:
+    """Seed 2's undefended cell is gone: defenses are judged on the seeds that are known to have the backdoor, which they all have."""
+    hits = {"elibadcode": {0: 6, 2: 6, 3: 6}, "dece": {0: 27, 2: 24}}
+    records = [record(d, seed=s) for d, found in hits.items() for s in found]
+    undefended = [record("none", seed=seed) for seed in (0, 3)]
+    before = dict(UNDEFENDED) | {3: 27}
+
+    def load(r: Record) -> tuple[pd.DataFrame, None]:
+        at = r.coordinates
+        return outcomes(51, before[at.seed] if at.defense == "none" else hits[at.defense][at.seed]), None
+
+    found = build_board([*records, *undefended], load)
+    row = judged(found, "elibadcode")
+    assert (row.seeds, row.numbers["asr"].value) == ((0, 3), pytest.approx(0.2, abs=1e-6))
+    (gap,) = found.analysis.gaps
+    assert (gap.defense, gap.reason) == ("dece", "it lacks a seed at which there is a backdoor (it has 0, 2)"), (
+        "it lacks 3"
+    )
+
+
 def test_seeds_that_disagree_are_no_significant_change() -> None:
     against = board({"elibadcode": {0: 6, 1: 6, 2: 30}})
     row = judged(against, "elibadcode")

@@ -109,6 +109,26 @@ def test_a_newer_schema_and_missing_outcomes_are_refused(tmp_path: Path) -> None
     assert "1 cells added, 0 replaced, 0 known already, 2 refused" in told
 
 
+def test_what_is_taken_in_at_last_is_not_reported_any_more(tmp_path: Path) -> None:
+    into = machine(tmp_path / "into", record("none", **DIGEST))
+    other = machine(tmp_path / "other", record("dece"), record("elibadcode"), record("onion", data_digest="b" * 64))
+    whole = {path: path.read_bytes() for path in other.cells.iterdir()}
+    other.tables(record("dece").coordinates)["outcomes"].unlink()
+    truncated = other.cells / f"{record('elibadcode').coordinates.slug}.json"
+    truncated.write_text(truncated.read_text()[:100])
+    assert len(merge(into, [other]).refused) == 3
+    assert len(board_of(into)[0].apart) == 3
+    for path, held in whole.items():
+        path.write_bytes(held)
+    assert len(merge(into, [other]).added) == 2
+    (fault,) = board_of(into)[0].apart
+    assert fault.slug == record("onion").coordinates.slug, "this one is refused still"
+    right = machine(tmp_path / "right", record("onion", **DIGEST))
+    assert len(merge(into, [right]).added) == 1
+    assert board_of(into)[0].apart == ()
+    assert not (into.root / "apart.json").exists()
+
+
 def test_a_folder_is_not_merged_into_itself_or_from_nowhere(tmp_path: Path) -> None:
     into = machine(tmp_path / "into", record("none"))
     with pytest.raises(DataError, match="into itself"):

@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.board import Board, publish_board
 from bench.contracts import TaskKind
 from bench.errors import DataError
-from bench.fitting import sift
+from bench.fitting import _difference, difference, sift
 from bench.migrations import UnreadableRecord, read_record
 from bench.models import create
 from bench.outcomes import write_filter, write_outcomes
@@ -274,6 +274,27 @@ def test_what_does_not_fit_the_others_is_left_out_with_the_reason(change: dict[s
     assert kept == [*good, elsewhere], "another machine's numerics are no misfit"
     assert [fault.slug for fault in faults] == [bad.coordinates.slug]
     assert words in faults[0].what
+
+
+def test_an_optional_parameter_that_was_added_later_is_no_misfit() -> None:
+    """Null and absent are one answer, at any depth, in another cell and in another record of the same cell."""
+    old = record("dece", plugins=used(1, search={"steps": 3}), settings={"training": {"epochs": 2}})
+    later: dict[str, Any] = {
+        "plugins": used(1, added_later=None, search={"steps": 3, "also": None}),
+        "settings": {"training": {"epochs": 2, "decay": None}},
+    }
+    new, same = record("dece", seed=1, **later), record("dece", **later).model_copy(update={"suite": "another"})
+    assert sift([old, new]) == ([old, new], [])
+    assert sift([old, same]) == ([same], [])
+    other = record("dece", seed=1, **(later | {"plugins": used(1, added_later=3, search={"steps": 3})}))
+    assert "its defense plugin (added_later 3, not null)" in str(sift([old, other])[1][0])
+    assert (
+        difference(old, same.model_copy(update={"plugins": used(1, added_later=3, search={"steps": 3})})) == "plugins"
+    )
+
+
+def test_texts_that_differ_in_nothing_but_their_spelling_are_told_and_crash_nothing() -> None:
+    assert _difference('{"a": 1}', '{"a": 1.0}') == '{"a": 1}, not {"a": 1.0}'
 
 
 def test_a_failed_cell_states_nothing_that_could_misfit() -> None:

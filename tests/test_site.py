@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bench.board.blocks import BlockSummary
+from bench.board.analysis import NO_COMPLETE_BLOCK, Analysis, Gap, analyse
+from bench.board.blocks import BlockSummary, summaries
 from bench.errors import DataError
 from bench.faults import Fault
 from bench.manifest import ManifestRow, sha256
@@ -210,16 +211,79 @@ def test_cost_is_the_mean_over_attacks_that_both_have(toy: Content) -> None:
     assert found["onion"].cost == 5000
 
 
+def test_seconds_are_not_called_those_of_one_machine(toy: Content, tmp_path: Path) -> None:
+    """Merged results hold the timings of several, and no file tells two machines of one kind apart."""
+    timed = tuple(row.model_copy(update={"wall_seconds": 3.0}) for row in toy.board.rows)
+    page = write_pages(replace(toy, board=toy.board.model_copy(update={"rows": timed})), tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert unit(timed) == "seconds"
+    assert "on one machine" not in text
+    assert "wall seconds of its own stages, on the machines that ran them, which need not be one" in text
+
+
 def test_groups_of_the_rank_diagram_join_those_that_share_a_letter() -> None:
     blocks = [
-        BlockSummary(defense=name, blocks=9, mean_rank=rank, rank_low=rank - 1, rank_high=rank + 1, group=group)
+        BlockSummary(
+            defense=name,
+            blocks=9,
+            mean_rank=rank,
+            mean_rank_low=rank - 0.25,
+            mean_rank_high=min(rank + 0.25, 4),
+            rank_low=7.5,
+            rank_high=8,
+            group=group,
+        )
         for name, rank, group in (("x", 1.5, "a"), ("y", 2.0, "ab"), ("z", 3.0, "b"), ("w", 4.0, "(27)"))
     ]
     found = ranked([*blocks, BlockSummary(defense="unranked", blocks=1)])
     assert [one.defense for one in found] == ["x", "y", "z", "w"]
     assert tie_bars(found) == [("a", [0, 1]), ("b", [1, 2])]
-    assert "not told apart: x, y" in str(rank_chart(found, "ranks"))
+    chart = str(rank_chart(found, "ranks"))
+    assert "not told apart: x, y" in chart
+    assert "x: mean rank 1.5 [1.25, 1.75], place 7.5 to 8" in chart
+    whiskers = [tuple(map(float, ends)) for ends in re.findall(r'<line x1="([\d.]+)" x2="([\d.]+)"[^>]*whisker', chart)]
+    marks = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"[^>]*mark dot', chart)]
+    assert len(whiskers) == len(marks) == 4
+    assert all(low < mark <= high for (low, high), mark in zip(whiskers, marks, strict=True)), (
+        "one quantity on one axis"
+    )
     assert rank_chart([], "ranks") is None
+
+
+def ranks_section(found: Analysis, folder: Path) -> str:
+    """What the front page says across blocks of a board that has this analysis."""
+    toy = content()
+    board = toy.board.model_copy(update={"analysis": found, "blocks": tuple(summaries(found))})
+    text = write_pages(replace(toy, board=board), folder).read_text(encoding="utf-8")
+    return text.partition('<section id="ranks"')[2].partition("</section>")[0]
+
+
+def test_no_ranks_says_why_and_does_not_deny_tests_that_there_are(tmp_path: Path) -> None:
+    gap = Gap(defense="late", task=SCRIPT, model="tiny", attack="renaming", reason="no cell")
+    places = {i: ("t", "m", str(i)) for i in range(8)}
+    missing = {name: {places[i]: 0.1 for i in places if i != lost} for lost, name in enumerate("abcdefgh")}
+    text = ranks_section(analyse(missing, {}, control=None, gaps=[gap]), tmp_path / "tested")
+    assert "No ranks." in text
+    assert NO_COMPLETE_BLOCK in text
+    assert "No p-values" not in text, "each pair has six blocks in common"
+    assert "late: no cell: &lt;script&gt;window.hit = 1&lt;/script&gt; · tiny · renaming" in text
+    few = {name: {places[i]: 0.1 * n for i in range(4)} for n, name in enumerate(("none", "d"))}
+    text = ranks_section(analyse(few, {}, control="none"), tmp_path / "few")
+    assert "not enough blocks: 4 complete, ranks need 6." in text
+    assert "No p-values and no tie groups are given" in text
+
+
+def test_bars_that_are_not_drawn_are_not_explained(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    many = {f"d{i:02}": {("t", "m", str(b)): 0.02 * i + 0.05 * rng.random() for b in range(12)} for i in range(45)}
+    text = ranks_section(analyse(many, {}, control=None), tmp_path / "many")
+    assert "share a letter" not in text
+    assert "more than 26 tie groups" in text
+    assert 'href="../pairs.csv"' in text
+    few = {name: many[name] for name in sorted(many)[::5]}
+    text = ranks_section(analyse(few, {}, control=None), tmp_path / "few")
+    assert "share a letter" in text
+    assert "tie groups, too many" not in text
 
 
 def test_many_points_go_to_pages_of_their_own(toy: Content, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

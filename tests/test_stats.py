@@ -385,6 +385,41 @@ def test_rank_intervals_of_equals_span_the_places() -> None:
     assert found == stats.rank_intervals(np.random.default_rng(0).random((12, 3)))
 
 
+def test_an_interval_of_places_has_places_at_its_ends_and_is_never_too_narrow() -> None:
+    """Ten blocks on which the first of two wins eight times: how often it stands where is a binomial."""
+    table = np.array([[0.0, 1.0]] * 8 + [[1.0, 0.0]] * 2)
+    found = stats.rank_intervals(table, resamples=41, level=0.9)
+    assert found is not None
+    drawn = np.random.default_rng(0).integers(10, size=(41, 10))
+    wins = np.sort([int((row < 8).sum()) for row in drawn])  # of the first
+    places = np.sort(np.where(wins > 5, 1.0, np.where(wins == 5, 1.5, 2.0)))
+    assert (found[0].low, found[0].high) == (places[2], places[38]), "5 % and 95 % of 40 steps"
+    # With 11 resamples 5 % lies half way between two of them: the outer one is taken.
+    few = stats.rank_intervals(np.random.default_rng(3).random((7, 14)), resamples=11, level=0.9)
+    assert few is not None
+    assert all((2 * end).is_integer() for one in few for end in (one.low, one.high))
+    drawn = np.random.default_rng(0).integers(7, size=(11, 7))
+    ranks = np.argsort(np.argsort(np.random.default_rng(3).random((7, 14)), axis=1), axis=1) + 1
+    ordered = np.sort(scipy_stats.rankdata(np.round(ranks[drawn].mean(axis=1), 12), axis=1), axis=0)
+    assert [(one.low, one.high) for one in few] == list(zip(ordered[0], ordered[10], strict=True))
+
+
+def test_a_mean_rank_and_a_place_have_intervals_of_their_own() -> None:
+    """Among 20 one is always second behind somebody else: a mean rank of 2, and nobody's is better. Another is best or last."""
+    rows = [[1.5, *np.random.default_rng(i).permutation(19) + 1.0] for i in range(9)]
+    second = stats.rank_intervals(rows)
+    assert second is not None
+    one = second[0]
+    assert (one.mean_rank, one.mean_low, one.mean_high, one.low, one.high) == (2.0, 2.0, 2.0, 1.0, 1.0)
+    extremes = [[0.0 if i < 6 else 99.0, *row[1:]] for i, row in enumerate(rows)]
+    found = stats.rank_intervals(extremes)
+    assert found is not None
+    assert found[0].mean_rank == pytest.approx((6 + 3 * 20) / 9)
+    # Of nine blocks drawn again a third are bad: none of them in 2.6 % of the draws, more than six in 0.8 %.
+    assert (found[0].mean_low, found[0].mean_high) == (1.0, pytest.approx((3 + 6 * 20) / 9))
+    assert all(one.mean_low <= one.mean_rank <= one.mean_high for one in [*found, *second])
+
+
 def test_ranks_need_enough_and_complete_blocks() -> None:
     assert stats.rank_intervals(np.zeros((5, 2))) is None
     with pytest.raises(ValueError, match="complete"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Final
 
-from bench.board.analysis import Comparison, Gap, Pair
+from bench.board.analysis import Analysis, Comparison, Gap, Pair
 from bench.board.blocks import BlockSummary
 from bench.board.columns import BLOCK_DEFINITIONS, DASH, p_value, percent
 from bench.board.markdown import escape_markdown, escaped_table
@@ -49,8 +49,10 @@ def across_section(board: Board) -> list[str]:
     if not board.blocks:
         return []
     found = board.analysis
-    counts = f"{found.blocks} blocks with a backdoor to remove, {found.complete} of them complete."
-    parts = ["## Across blocks", counts + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else "")]
+    parts = [
+        "## Across blocks",
+        _counts(found) + (f" No ranks: {escape_markdown(found.reason)}." if found.reason else ""),
+    ]
     parts.append(escaped_table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks]))
     told = [(pair, question) for question in ("left", "clean") for pair in found.pairs if _told(pair, question)]
     if told:
@@ -71,6 +73,20 @@ def across_section(board: Board) -> list[str]:
         parts += ["Blocks without a number, left out of every comparison:", "\n".join(f"- {line}" for line in missing)]
     parts.append("\n".join(f"- **{escape_markdown(term)}**: {text}" for term, text in BLOCK_DEFINITIONS))
     return parts
+
+
+def _counts(found: Analysis) -> str:
+    """How many blocks there are. Only an undefended cell tells whether a block has a backdoor to remove."""
+    if found.control is None:
+        return (
+            f"{found.blocks} blocks, {found.complete} of them complete. No undefended cells have numbers: whether there is a backdoor "
+            "to remove is not known of any block, and no defense is compared with none."
+        )
+    known = next(standing.blocks for standing in found.standings if standing.defense == found.control)
+    counts = f"{known} blocks with a backdoor to remove, {found.complete} of them complete."
+    if known < found.blocks:
+        counts += f" {found.blocks - known} more have no undefended numbers: whether there is a backdoor to remove is not known there."
+    return counts
 
 
 def block_row(summary: BlockSummary) -> list[str]:
@@ -138,14 +154,14 @@ def _named(pair: Pair, found: Comparison) -> tuple[str, str]:
     return (pair.one, pair.other) if found.better == "one" else (pair.other, pair.one)
 
 
-def gap_lines(gaps: tuple[Gap, ...]) -> Iterator[str]:
-    """A Markdown line for each defense and reason, with the blocks that it holds for."""
+def gap_lines(gaps: tuple[Gap, ...], escape: Callable[[str], str] = escape_markdown) -> Iterator[str]:
+    """A line for each defense and reason, with the blocks that it holds for; in Markdown, unless text is escaped in another way."""
     key = sorted(gaps, key=lambda gap: (gap.defense, gap.reason, gap.task, gap.model, gap.attack))
     for (defense, reason), group in groupby(key, key=lambda gap: (gap.defense, gap.reason)):
         places = [" · ".join((gap.task, gap.model, gap.attack)) for gap in group]
-        shown = ", ".join(escape_markdown(place) for place in places[:6])
+        shown = ", ".join(escape(place) for place in places[:6])
         more = f" and {len(places) - 6} more" if len(places) > 6 else ""
-        yield f"{escape_markdown(defense)}: {escape_markdown(reason) or 'no reason recorded'}: {shown}{more}"
+        yield f"{escape(defense)}: {escape(reason) or 'no reason recorded'}: {shown}{more}"
 
 
 def apart_section(board: Board) -> list[str]:

@@ -86,8 +86,12 @@ class Standing(_Frozen):
     mean_left: float | None = None
     """Mean of what is left over them."""
     mean_rank: float | None = None
-    """By what is left on the complete blocks, 1 is best; ``rank_low`` and ``rank_high``: bootstrap interval of its place."""
+    """By what is left on the complete blocks, 1 is best; ``mean_rank_low`` and ``mean_rank_high``: its bootstrap interval."""
+    mean_rank_low: float | None = None
+    mean_rank_high: float | None = None
     rank_low: float | None = None
+    """Bootstrap interval of its place among all, which is not its mean rank: one that is always second has a mean rank of 2, and so has
+    one of three that is as often first as last."""
     rank_high: float | None = None
     letters: str = ""
     """Tie groups: two defenses share a letter exactly where what they leave does not tell them apart. Empty without any test, and
@@ -123,6 +127,16 @@ class Analysis(_Frozen):
     gaps: tuple[Gap, ...] = ()
     reason: str = ""
     """Why nothing is ranked."""
+
+    @property
+    def tested(self) -> bool:
+        """Has any pair a test? Ranks ask for complete blocks, a pair's test only for those that the two have in common."""
+        return any(pair.left.p is not None for pair in self.pairs)
+
+    @property
+    def too_many_groups(self) -> bool:
+        """Are there tests, and no letters since there would be too many?"""
+        return self.tested and not any(standing.letters for standing in self.standings)
 
     def pair(self, one: str, other: str) -> Pair | None:
         """The pair of two defenses, turned round where it stands the other way; ``None`` where one of them has no lift."""
@@ -186,6 +200,8 @@ def analyse(left: Values, clean: Values, *, control: str | None, gaps: Iterable[
                 blocks=len(left[name]),
                 mean_left=rounded(_mean(left[name])),
                 mean_rank=rounded(place.mean_rank) if place else None,
+                mean_rank_low=rounded(place.mean_low) if place else None,
+                mean_rank_high=rounded(place.mean_high) if place else None,
                 rank_low=place.low if place else None,
                 rank_high=place.high if place else None,
                 letters=letters.get(name, ""),

@@ -16,7 +16,7 @@ class BlockSummary(BaseModel):
 
     defense: str
     blocks: int
-    """Blocks on which both this defense and none have a lift."""
+    """Blocks on which both this defense and none have a lift; without undefended cells those on which this defense has one."""
     mean_left: float | None = None
     """Mean of what is left of the backdoor, over the blocks on which this defense has a lift."""
     median_difference: float | None = None
@@ -39,7 +39,10 @@ class BlockSummary(BaseModel):
     group: str = ""
     """Defenses that share a letter are not told apart."""
     mean_rank: float | None = None
+    mean_rank_low: float | None = None
+    mean_rank_high: float | None = None
     rank_low: float | None = None
+    """Of its place."""
     rank_high: float | None = None
     rank_blocks: int = 0
     """Complete blocks: every ranked defense has a lift."""
@@ -81,6 +84,8 @@ def _summary(analysis: Analysis, standing: Standing) -> BlockSummary:
         clean_p_holm=clean.p_holm,
         group=standing.letters,
         mean_rank=standing.mean_rank,
+        mean_rank_low=standing.mean_rank_low,
+        mean_rank_high=standing.mean_rank_high,
         rank_low=standing.rank_low,
         rank_high=standing.rank_high,
         rank_blocks=analysis.complete if standing.mean_rank is not None else 0,
@@ -90,7 +95,7 @@ def _summary(analysis: Analysis, standing: Standing) -> BlockSummary:
 
 def _against(analysis: Analysis, standing: Standing) -> tuple[Comparison, Comparison, str]:
     if analysis.control is None:
-        return Comparison(blocks=0), Comparison(blocks=0), NO_CONTROL
+        return Comparison(blocks=standing.blocks), Comparison(blocks=0), NO_CONTROL
     if standing.defense == analysis.control:
         return Comparison(blocks=standing.blocks), Comparison(blocks=0), "the control"
     pair = analysis.pair(standing.defense, analysis.control)

@@ -262,7 +262,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ),
         (
             "cost",
-            "forward plus backward tokens of the defense's own stages, clean samples, wall seconds (means over seeds), peak memory.",
+            (
+                "forward plus backward tokens of the defense's own stages, clean samples, wall seconds (means over seeds), peak memory. "
+                "Seconds and memory are of the machines that ran the cells, which need not be one."
+            ),
         ),
         (DASH, "not defined, or not available for this row."),
     ]
@@ -273,7 +276,8 @@ BLOCK_DEFINITIONS: Final = (
         "block",
         (
             "task × model × attack with a backdoor to remove, seeds averaged first: those at which the undefended victim's lift has its "
-            "interval above 0, and no others. Blocks of one task share its test inputs and its reference; the tests take them as "
+            "interval above 0, and no others. A block without undefended numbers stands as it is, and nothing is known of its backdoor. "
+            "Blocks of one task share its test inputs and its reference; the tests take them as "
             "independent, and say more than they should where they are not."
         ),
     ),
@@ -314,7 +318,7 @@ BLOCK_DEFINITIONS: Final = (
         "rank",
         (
             "mean rank over the complete blocks (every ranked defense has a lift); place: the bootstrap interval of where "
-            "it stands. Ranked is who "
+            "it stands among all, which is another quantity than the mean rank. Ranked is who "
             "has a lift on four fifths of the control's blocks."
         ),
     ),

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final
+from typing import Final, Literal
 
+from bench.board.analysis import Block, Pair
 from bench.board.columns import DASH, METRIC_NAMES, percent
 from bench.board.groups import undefended
 from bench.board.lift_plot import has_lifts
@@ -116,6 +117,13 @@ def find(board: Board) -> Findings:
     missing = sum(not row.numbers for row in board.rows)
     if missing:
         notes.append(f"{missing} of {len(board.rows)} rows have no numbers; the board says why for each.")
+    attacked = {row.block for row in board.rows if row.attacked}
+    unknown = len(attacked - {row.block for row in undefended(board)})
+    if unknown:
+        notes.append(
+            f"{unknown} of {len(attacked)} blocks with an attack have no undefended numbers: whether the attack is implanted there is "
+            "not known, and no defense is counted on them or compared with none."
+        )
     scopes = tuple(_scopes(board)) if any(row.family != "none" and row.numbers for row in board.rows) else ()
     return Findings(tuple(notes), tuple(_attacks(board)), tuple(_across(board)), scopes)
 
@@ -189,6 +197,10 @@ def _across(board: Board) -> Iterator[tuple[str, str]]:
     """What the tests across blocks tell apart; nothing below the number of blocks at which there are tests."""
     found = board.analysis
     families = {row.defense: row.family for row in board.rows}
+    left: dict[str, dict[Block, float]] = {}
+    for row in board.judged:
+        if row.left is not None:
+            left.setdefault(row.defense, {})[row.block] = row.left
     tested = [
         standing
         for standing in found.standings
@@ -199,13 +211,27 @@ def _across(board: Board) -> Iterator[tuple[str, str]]:
     if not tested:
         return
 
-    def named(answer: str, question: str, other: Callable[[str], str]) -> str:
-        """The defenses of which a question says so against another one, least left first."""
+    everywhere = len(left[found.control or ""])
+
+    def of_left(pair: Pair, word: str) -> str:
+        """What is left by the first of a pair; where they share fewer blocks than there are, on how many, and what the second leaves."""
+        common = [block for block in left[pair.one] if block in left[pair.other]]
+        mine, theirs = (_mean([left[name][block] for block in common]) for name in (pair.one, pair.other))
+        return mine if len(common) == everywhere else f"{mine} on {len(common)} blocks, {theirs} {word}"
+
+    def of_clean(pair: Pair) -> str:
+        blocks = pair.clean.blocks
+        change = percent(Number(value=pair.clean.median), signed=True)
+        return change if blocks == everywhere else f"{change} on {blocks} blocks"
+
+    def named(answer: str, question: Literal["left", "clean"], other: Callable[[str], str], word: str = "") -> str:
+        """The defenses of which a question says so against another one, in the order of the standings."""
         told = []
         for standing in tested:
             pair = found.pair(standing.defense, other(standing.defense))
             if pair is not None and getattr(pair, question).better == answer:
-                told.append(f"{standing.defense} ({percent(Number(value=standing.mean_left))})")
+                shown = of_left(pair, word) if question == "left" else of_clean(pair)
+                told.append(f"{standing.defense} ({shown})")
         return ", ".join(told) or "none"
 
     def control(defense: str) -> str:
@@ -215,14 +241,17 @@ def _across(board: Board) -> Iterator[tuple[str, str]]:
         return f"{families.get(defense, '')}/random"
 
     yield (
-        f"less of the backdoor is left than without a defense ({found.blocks} blocks; in brackets what is left, mean)",
-        named("one", "left", control),
+        f"less of the backdoor is left than without a defense ({everywhere} blocks; in brackets what is left, mean)",
+        named("one", "left", control, "undefended"),
     )
-    yield "more is left", named("other", "left", control)
-    yield "not told apart from no defense", named("not told apart", "left", control)
+    yield "more is left", named("other", "left", control, "undefended")
+    yield "not told apart from no defense", named("not told apart", "left", control, "undefended")
     if any(found.pair(standing.defense, random(standing.defense)) for standing in tested):
-        yield "less is left than by the random control of the same family", named("one", "left", random)
-    yield "a lower clean metric than without a defense", named("other", "clean", control)
+        yield "less is left than by the random control of the same family", named("one", "left", random, "by random")
+    yield (
+        "a lower clean metric than without a defense (in brackets the change of the clean metric, median)",
+        named("other", "clean", control),
+    )
 
 
 def _scopes(board: Board) -> Iterator[Scope]:

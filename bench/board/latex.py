@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.board.across_section import BLOCK_HEADERS, block_row
+from bench.board.analysis import MOST_GROUPS
 from bench.board.columns import METRIC_NAMES, p_value, percent, status_words, yes_no
 from bench.board.groups import compared, groups
 from bench.board.table import Board, Row
@@ -96,10 +97,12 @@ def to_latex(board: Board) -> str:
         )
     if board.blocks:
         found = board.analysis
-        caption = (
-            f"{suites}: defenses across {found.blocks} blocks (task $\\times$ model $\\times$ attack), {found.complete} of them complete. "
-            "Groups that share a letter are not told apart."
-        )
+        caption = f"{suites}: defenses across {found.blocks} blocks (task $\\times$ model $\\times$ attack)"
+        caption += f", {found.complete} of them complete."
+        if found.too_many_groups:
+            caption += f" There are more than {MOST_GROUPS} groups, too many to letter: every pair stands in pairs.csv."
+        elif found.tested:
+            caption += " Defenses that share a letter are not told apart."
         parts.append(
             _table(BLOCK_HEADERS, [block_row(summary) for summary in board.blocks], caption, "board-blocks", [])
         )

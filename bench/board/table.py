@@ -164,7 +164,8 @@ class Board(BaseModel):
     rows: tuple[Row, ...]
     """Sorted by task, model, attack (``none`` first), family and defense; independent of the order of the records."""
     partial: tuple[Row, ...] = ()
-    """Where the undefended victim carries the backdoor at some seeds only: the rows of its block over those seeds alone."""
+    """Where the undefended victim is known to carry the backdoor at some of the block's seeds only: the rows of that block over
+    those seeds alone."""
     blocks: tuple[BlockSummary, ...]
     """Each defense across all blocks (task × model × attack), against no defense."""
     analysis: Analysis = Analysis()
@@ -257,11 +258,17 @@ def _victims(rows: Iterable[Row]) -> dict[Block, Row]:
 
 
 def _narrower(rows: Sequence[Row], records: Sequence[Record]) -> list[list[Record]]:
-    """The cells of blocks that have the backdoor at some seeds only, at those seeds, a list for each row."""
+    """The cells of blocks that have a seed at which no backdoor is known, at the seeds that have it, a list for each row.
+
+    Not known: the backdoor is not there, or the undefended cell of that seed cannot be read while those of defenses can.
+    """
+    seeds: dict[Block, set[int]] = {}
+    for row in rows:
+        seeds.setdefault(row.block, set()).update(row.seeds)
     wanted = {
-        block: victim.implanted_seeds
+        block: implanted
         for block, victim in _victims(rows).items()
-        if 0 < len(victim.implanted_seeds) < len(victim.seeds)
+        if (implanted := victim.implanted_seeds) and not seeds[block] <= set(implanted)
     }
     found: dict[tuple[Block, str], list[Record]] = {}
     for record in records:

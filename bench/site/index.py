@@ -11,6 +11,8 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from bench import stats
+from bench.board.across_section import gap_lines
+from bench.board.analysis import MOST_GROUPS
 from bench.board.findings import find
 from bench.board.planting import planted
 from bench.board.table import FAMILY_ORDER, Row
@@ -358,6 +360,8 @@ def context(content: Content) -> dict[str, Any]:
         "rank_blocks": max((one.rank_blocks for one in board.blocks), default=0),
         "findings": find(board),
         "blocks": sorted(board.blocks, key=lambda one: one.mean_rank is None),
+        "gaps": list(gap_lines(board.analysis.gaps, escape=str)),
+        "most_groups": MOST_GROUPS,
         "few_blocks": stats.MINIMUM_BLOCKS,
         "curves": curve_panels(content),
         "cost_unit": unit(board.rows),

@@ -125,10 +125,14 @@ def win_tie_loss(differences: ArrayLike, tie_margin: float = 0.0) -> WinTieLoss:
 
 @dataclass(frozen=True, slots=True)
 class RankInterval:
-    """Mean rank over blocks (1 is best) and the interval of the item's place among all when blocks are drawn again."""
+    """Mean rank over blocks (1 is best), and intervals of two things when blocks are drawn again: it, and the item's place among all."""
 
     mean_rank: float
+    mean_low: float
+    """Of the mean rank (percentiles of the resamples)."""
+    mean_high: float
     low: float
+    """Of the place: one that an item really had, whole or half, and never narrower than the level asks for."""
     high: float
     blocks: int
 
@@ -136,7 +140,7 @@ class RankInterval:
 def rank_intervals(
     values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> list[RankInterval] | None:
-    """Mean rank of each column of ``values`` (blocks, items; smaller is better) with a bootstrap interval of its place.
+    """Mean rank of each column of ``values`` (blocks, items; smaller is better) with bootstrap intervals of it and of its place.
 
     ``None`` below six blocks or without items.
 
@@ -150,9 +154,14 @@ def rank_intervals(
         raise ValueError("ranks need complete blocks")
     ranks = rankdata(table, axis=1)
     drawn = np.random.default_rng(seed).integers(len(ranks), size=(resamples, len(ranks)))
-    places = rankdata(np.round(ranks[drawn].mean(axis=1), 12), axis=1)
-    low, high = np.quantile(places, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    means = ranks[drawn].mean(axis=1)
+    places = rankdata(np.round(means, 12), axis=1)
+    first, last = (1 - level) / 2, (1 + level) / 2
+    mean_low, mean_high = np.quantile(means, [first, last], axis=0)
+    # No interpolation, outwards: between two places there is none.
+    low = np.quantile(places, first, axis=0, method="lower")
+    high = np.quantile(places, last, axis=0, method="higher")
     return [
-        RankInterval(float(mean), float(a), float(b), len(ranks))
-        for mean, a, b in zip(ranks.mean(axis=0), low, high, strict=True)
+        RankInterval(float(mean), float(a), float(b), float(c), float(d), len(ranks))
+        for mean, a, b, c, d in zip(ranks.mean(axis=0), mean_low, mean_high, low, high, strict=True)
     ]

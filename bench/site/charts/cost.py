@@ -27,7 +27,7 @@ class Spent:
 
 
 def unit(rows: Sequence[Row]) -> str:
-    """``seconds`` where every defended row knows its wall time (the same machine for all), else ``tokens``."""
+    """``seconds`` where every defended row knows its wall time (of whichever machine ran it), else ``tokens``."""
     defended = [row for row in rows if row.family != "none" and row.numbers]
     timed = defended and all(row.wall_seconds is not None for row in defended)
     return "seconds" if timed else "tokens"

@@ -24,15 +24,25 @@ class Ranked:
     defense: str
     rank: float
     low: float | None
+    """Interval of the mean rank: what is drawn on its axis."""
     high: float | None
     groups: frozenset[str]
     """Names of the tie groups it is in."""
+    places: tuple[float, float] | None = None
+    """Interval of its place, told in words: another quantity."""
 
 
 def ranked(blocks: Sequence[BlockSummary]) -> list[Ranked]:
     """The defenses that have a mean rank, best first."""
     found = [
-        Ranked(one.defense, one.mean_rank, one.rank_low, one.rank_high, frozenset(_letters(one.group)))
+        Ranked(
+            one.defense,
+            one.mean_rank,
+            one.mean_rank_low,
+            one.mean_rank_high,
+            frozenset(_letters(one.group)),
+            None if one.rank_low is None or one.rank_high is None else (one.rank_low, one.rank_high),
+        )
         for one in blocks
         if one.mean_rank is not None
     ]
@@ -77,12 +87,15 @@ def rank_chart(found: Sequence[Ranked], title: str) -> Markup | None:
 
 def _defense(one: Ranked, across: Callable[[float], float], y: float) -> list[Markup]:
     name = one.defense if len(one.defense) <= _LONGEST else one.defense[: _LONGEST - 1] + "…"
-    interval = "" if one.low is None or one.high is None else f", place {one.low:g} to {one.high:g}"
+    interval = ""
     parts = [
         element("text", element("title", one.defense), name, x=_NAMES - 8, y=y + 4, cls="name end"),
     ]
     if one.low is not None and one.high is not None:
         parts.append(element("line", x1=across(one.low), x2=across(one.high), y1=y, y2=y, cls="whisker thick"))
+        interval = f" [{words.number(one.low, 3)}, {words.number(one.high, 3)}]"
+    if one.places is not None:
+        interval += f", place {one.places[0]:g} to {one.places[1]:g}"
     text = f"{one.defense}: mean rank {words.number(one.rank, 3)}{interval}"
     parts.append(element("circle", element("title", text), cx=across(one.rank), cy=y, r=5, cls="mark dot"))
     return parts
