@@ -13,7 +13,9 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import scipy.linalg  # noqa: F401  it has a BLAS of its own, whose threads can only be set once it is loaded
 import torch
+from threadpoolctl import threadpool_limits
 
 from bench import models, outcomes
 from bench.context import Context, axis_seed
@@ -95,11 +97,13 @@ def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
         # first used, so there is nothing to restore.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(int(numerics["threads"]))
+    count = int(numerics["threads"])
+    torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=True)
     states = (random.getstate(), torch.get_rng_state())
     try:
-        with computing_in(str(numerics.get("dtype", DTYPE))):
+        # numpy's and scipy's linear algebra asks not torch but its own setting, which is one in a worker and all cores elsewhere.
+        with threadpool_limits(count, user_api="blas"), computing_in(str(numerics.get("dtype", DTYPE))):
             yield device
     finally:
         random.setstate(states[0])
