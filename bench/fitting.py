@@ -37,7 +37,16 @@ def answers(record: Record) -> Iterator[tuple[Question, str]]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    """JSON in one form: 1 and 1.0 are the same number."""
+    return json.dumps(_whole(value), sort_keys=True)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _whole(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def standard(records: Iterable[Record]) -> dict[Question, str]:
@@ -60,14 +69,20 @@ def misfit(record: Record, known: Mapping[Question, str]) -> str | None:
     return None
 
 
+_NONE = "nothing"
+
+
 def _difference(answer: str, expected: str) -> str:
     """The part in which two JSON texts differ."""
     one, other = json.loads(answer), json.loads(expected)
     while isinstance(one, dict) and isinstance(other, dict):
-        keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+        # As texts, as misfits are found: a key with null is not a key that is missing, nor is true 1.
+        keys = [k for k in sorted({*one, *other}) if (k in one, _json(one.get(k))) != (k in other, _json(other.get(k)))]
         if len(keys) > 1 and not isinstance(one.get(keys[0]), dict):
-            return "; ".join(f"{key} {_short(one.get(key))}, not {_short(other.get(key))}" for key in keys[:3])
-        key, one, other = keys[0], one.get(keys[0]), other.get(keys[0])
+            return "; ".join(
+                f"{key} {_short(one.get(key, _NONE))}, not {_short(other.get(key, _NONE))}" for key in keys[:3]
+            )
+        key, one, other = keys[0], one.get(keys[0], _NONE), other.get(keys[0], _NONE)
         if not (isinstance(one, dict) and isinstance(other, dict)):
             return f"{key} {_short(one)}, not {_short(other)}"
     return f"{_short(one)}, not {_short(other)}"

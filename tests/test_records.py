@@ -253,7 +253,7 @@ def test_cells_that_agree_count_once_and_cells_that_disagree_not_at_all() -> Non
     [
         ({"data_digest": "b" * 64}, "its data digest (bbbbbbbbbbbb…, not aaaaaaaaaaaa…)"),
         ({"plugins": used(2)}, "its defense plugin (version 2, not 1)"),
-        ({"plugins": used(1, rate=0.5)}, "its defense plugin (rate 0.5, not null)"),
+        ({"plugins": used(1, rate=0.5)}, "its defense plugin (rate 0.5, not nothing)"),
         ({"settings": {"training": {"epochs": 9}}}, "its settings (epochs 9, not 2)"),
         ({"policy": {"count": 3}}, "its policy and goal"),
     ],
