@@ -1,8 +1,9 @@
 """Cells that a run takes from results folders in place of running them: the same question, answered before, here or elsewhere.
 
-A record states the key of the score that it was made from, and that key holds all that the numbers rest on: data, versions and
-parameters of plugins, settings, seeds, packages and device. Where it equals the key of a cell that a suite asks for, running that cell
-would end in the same numbers. So one new defense can be put beside thousands of cells for the price of its own, without their store.
+A record states the key of the score that it was made from, and that key holds what the numbers rest on: what the data are made from,
+versions, parameters and sources of plugins, files of models, settings, seeds, packages, device, and versions of the stages. Where it
+equals the key of a cell that a suite asks for, running that cell would end in the same numbers, as far as floats of two kinds of
+processor agree. So one new defense can be put beside thousands of cells for the price of its own, without their store.
 """
 
 from __future__ import annotations
