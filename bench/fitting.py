@@ -37,14 +37,18 @@ def answers(record: Record) -> Iterator[tuple[Question, str]]:
 
 
 def _json(value: Any) -> str:
+    """JSON in one form."""
     return json.dumps(_told(value), sort_keys=True)
 
 
 def _told(value: Any) -> Any:
-    """Without keys that hold nothing: an older record lacks an optional parameter that was added later, a newer one says null."""
-    if isinstance(value, dict):
+    """Without keys that hold nothing (an older record lacks an optional parameter that was added later, a newer one says null), and with
+    whole numbers in one spelling: 1 and 1.0 are the same."""
+    if isinstance(value, Mapping):
         return {key: _told(held) for key, held in value.items() if held is not None}
-    return [_told(one) for one in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def standard(records: Iterable[Record]) -> dict[Question, str]:
@@ -67,16 +71,20 @@ def misfit(record: Record, known: Mapping[Question, str]) -> str | None:
     return None
 
 
+_NONE = "nothing"
+
+
 def _difference(answer: str, expected: str) -> str:
     """The part in which two JSON texts differ."""
     one, other = json.loads(answer), json.loads(expected)
     while isinstance(one, dict) and isinstance(other, dict):
-        keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
-        if not keys:  # texts differ, values are equal
-            break
+        # As texts, as misfits are found: true is not 1.
+        keys = [key for key in sorted({*one, *other}) if _json(one.get(key)) != _json(other.get(key))]
         if len(keys) > 1 and not isinstance(one.get(keys[0]), dict):
-            return "; ".join(f"{key} {_short(one.get(key))}, not {_short(other.get(key))}" for key in keys[:3])
-        key, one, other = keys[0], one.get(keys[0]), other.get(keys[0])
+            return "; ".join(
+                f"{key} {_short(one.get(key, _NONE))}, not {_short(other.get(key, _NONE))}" for key in keys[:3]
+            )
+        key, one, other = keys[0], one.get(keys[0], _NONE), other.get(keys[0], _NONE)
         if not (isinstance(one, dict) and isinstance(other, dict)):
             return f"{key} {_short(one)}, not {_short(other)}"
     return f"{_short(one)}, not {_short(other)}"

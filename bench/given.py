@@ -1,18 +1,21 @@
 """Cells that a run takes from results folders in place of running them: the same question, answered before, here or elsewhere.
 
-A record states the key of the score that it was made from, and that key holds all that the numbers rest on: data, versions and
-parameters of plugins, settings, seeds, packages and device. Where it equals the key of a cell that a suite asks for, running that cell
-would end in the same numbers. So one new defense can be put beside thousands of cells for the price of its own, without their store.
+A record states the key of the score that it was made from, and that key holds what the numbers rest on: what the data are made from,
+versions, parameters and sources of plugins, files of models, settings, seeds, packages, device, and versions of the stages. Where a cell
+that a suite asks for has the same key, running it would end in the same numbers, as far as floats of two kinds of processor agree. One
+thing may differ: the text of a plugin of the tree, which promises with its version that it does the same. So one new defense can be put
+beside thousands of cells for the price of its own, without their store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.errors import DataError
 from bench.faults import Fault
+from bench.jobs import Stage
 from bench.pipeline import CellGraph
 from bench.provenance import Environment, Provenance
 from bench.records import Record, Status
@@ -69,7 +72,7 @@ def given_by(folders: Sequence[Path], graphs: Sequence[CellGraph]) -> Given:
     Raises:
         DataError: a folder holds no records that can be read.
     """
-    asked = {graph.coordinates.slug: graph.score.key for graph in graphs if graph.score is not None}
+    asked = {graph.coordinates.slug: graph.score for graph in graphs if graph.score is not None}
     given = Given()
     for path in folders:
         folder = ResultsFolder(path)
@@ -85,12 +88,21 @@ def given_by(folders: Sequence[Path], graphs: Sequence[CellGraph]) -> Given:
             cell = _cell(folder, record, provenance, timings.get(slug))
             if isinstance(cell, Fault):
                 given.faults.append(cell)
-            elif record.keys.get("score") == asked[slug]:
+            elif _answers(record, asked[slug]):
                 given.cells[slug] = cell
             else:
                 given.other.add(slug)
     given.other -= set(given.cells)
     return given
+
+
+def _answers(record: Record, score: Stage) -> bool:
+    """Is a record of this very score, but for texts of plugins? Those of files outside the tree stand in its parents' keys too."""
+    uses = {
+        role: {**use, "source": record.plugins[role].source if role in record.plugins else use["source"]}
+        for role, use in score.inputs["uses"].items()
+    }
+    return record.keys.get("score") == replace(score, inputs={**score.inputs, "uses": uses}).key
 
 
 def _cell(

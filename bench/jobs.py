@@ -23,7 +23,7 @@ from bench.context import Context, Cost
 from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind
 from bench.errors import PluginError
 from bench.models.handles import WhiteBox
-from bench.plugins import Registry
+from bench.plugins import Registry, source_of
 from bench.poisoning import Poisoned
 from bench.samples import Sample, Splits, digest_of
 from bench.seals import Seal, seal_of
@@ -129,8 +129,17 @@ class Job:
         return self.build(self.inputs[role])
 
     def build(self, use: Mapping[str, Any]) -> Any:
-        """Build a plugin from its family, name and parameters."""
-        return self.workshop.registry.build(use["family"], use["name"], use["parameters"])
+        """Build a plugin from its family, name and parameters.
+
+        Raises:
+            PluginError: it comes from a file outside the tree that is not the one in the key: it was edited while the run was under way.
+        """
+        plugin = self.workshop.registry.build(use["family"], use["name"], use["parameters"])
+        if "source" in use and source_of(plugin) != use["source"]:
+            raise PluginError(
+                f"{plugin.family} {plugin.name!r}: its file was edited after this run was planned. Run again: the new one is another key"
+            )
+        return plugin
 
     @property
     def info(self) -> TaskInfo:

@@ -77,6 +77,13 @@ def merge(into: ResultsFolder, sources: Sequence[ResultsFolder]) -> Merged:
                     _keep_apart(into, source, record)
                 elif slug in here and not _better(record, here[slug]):
                     done.known.append(slug)
+                    # A merge that was interrupted left its records, and not yet what is known of them.
+                    mine, copied = into.cells / f"{slug}.json", source.cells / f"{slug}.json"
+                    if mine.read_bytes() == copied.read_bytes():
+                        if provenance.of(slug) is None and (made := theirs.of(slug)) is not None:
+                            provenance.note(slug, made, mine)
+                        if slug in seconds:
+                            timings.setdefault(slug, dict(seconds[slug]))
                 else:
                     (done.replaced if slug in here else done.added).append(slug)
                     _copy(source, into, record)

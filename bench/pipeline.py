@@ -34,7 +34,7 @@ from bench.models.folders import digest_of_folder, local_folder
 from bench.models.lora import peft_version
 from bench.models.precision import Precision, resolve_precision
 from bench.models.settings import TrainingSettings
-from bench.plugins import parameters_of
+from bench.plugins import parameters_of, source_of
 from bench.records import DTYPE, Coordinates, PluginUse
 from bench.samples import digest_of
 from bench.suite import CellPlan, Suite, needs_an_attack
@@ -137,11 +137,14 @@ def _info_json(info: TaskInfo) -> dict[str, Any]:
 
 
 def _identity(plugin: Plugin) -> dict[str, Any]:
+    """Which plugin; one of a file outside the tree with its source too, since its version may lag behind."""
+    source = source_of(plugin)
     return {
         "family": plugin.family,
         "name": plugin.name,
         "version": plugin.version,
         "parameters": parameters_of(plugin),
+        **({"source": source} if source is not None else {}),
     }
 
 

@@ -152,6 +152,7 @@ class Registry:
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             try:
+                _SOURCES[module_name] = hashlib.sha256(path.read_bytes()).hexdigest()
                 spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:
                 del sys.modules[module_name]
@@ -256,14 +257,34 @@ class Registry:
         return build(self.load(family, name), parameters or {})
 
     def source_digest(self, family: str, name: str) -> str:
-        """sha256 of the plugin's source (a package: all its files), to warn when code changed and version did not."""
+        """sha256 of the plugin's source (a package: all its files), told in records.
+
+        It stands in the key of scores, so that a record is of the source that it names. The keys of the stages before tell a plugin of
+        the tree or of an installed package by its version, and one of a file by its source (:func:`source_of`).
+        """
         cls = self.load(family, name)
+        if cls.__module__ in _SOURCES:
+            return _SOURCES[cls.__module__]
         file = Path(inspect.getfile(cls))
         files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
         total = hashlib.sha256()
         for part in files:
             total.update(part.read_bytes())
         return total.hexdigest()
+
+
+_SOURCES: dict[str, str] = {}
+"""Module -> sha256 of the file outside the tree that it was imported from, as it was then."""
+
+
+def source_of(plugin: Plugin) -> str | None:
+    """sha256 of the file outside the tree that a plugin was imported from, for its keys; ``None`` where it comes from elsewhere.
+
+    Somebody who writes a plugin edits its file again and again, and a number of the edition before would be a wrong one: so the source
+    of such a file is the version. What the file imports from other files is not in it; ``origin`` is the place for that. Plugins of the
+    tree and of installed packages have versions, which are raised with every change of behaviour.
+    """
+    return _SOURCES.get(type(plugin).__module__)
 
 
 def _is_plugin(value: object) -> TypeGuard[type[Plugin]]:

@@ -27,7 +27,19 @@ from bench.plugins import Registry
 from bench.records import Record
 from bench.results import ResultsFolder
 from bench.store import Store
-from bench.suite import Entry, Suite, TaskEntry, cells, check_unique, load_suite, parse_suite
+from bench.suite import (
+    AttackEntry,
+    AttackPart,
+    Entry,
+    ModelEntry,
+    Part,
+    Suite,
+    TaskEntry,
+    cells,
+    check_unique,
+    load_suite,
+    parse_suite,
+)
 from bench.suite_files import suite_file
 
 
@@ -276,6 +288,8 @@ def _exported(
 def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
     """The suite with one entry an axis: the suite's own entry of that title, or one read from the coordinate itself.
 
+    An entry that keeps to a part of the matrix (``only``) does not here: the cell was asked for by name.
+
     Raises:
         ConfigError: a coordinate that cannot be read.
     """
@@ -284,7 +298,7 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
         entries: Sequence[Entry] = getattr(suite, f"{axis}s")
         known = [entry for entry in entries if at[axis] in (entry.title, entry.label)]
         if known:
-            changes[f"{axis}s"] = (known[0],)
+            changes[f"{axis}s"] = (_everywhere(known[0]),)
             continue
         content = {
             "name": suite.name,
@@ -311,6 +325,15 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
             )
         changes[f"{axis}s"] = (made,)
     return suite.model_copy(update=changes)
+
+
+def _everywhere(entry: Entry) -> Entry:
+    """The entry, kept to no part of the matrix."""
+    if isinstance(entry, ModelEntry):
+        return entry.model_copy(update={"only": Part()})
+    if isinstance(entry, AttackEntry):
+        return entry.model_copy(update={"only": AttackPart()})
+    return entry
 
 
 def run_cell(

@@ -13,12 +13,14 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import scipy.linalg  # noqa: F401  it has a BLAS of its own, whose threads can only be set once it is loaded
 import torch
+from threadpoolctl import threadpool_limits
 
 from bench import models, outcomes
 from bench.context import Context, axis_seed
 from bench.contracts import Attack, Filter, Policy, Repair, Screen, Supplier, Task, TrainingRule, Trigger, Verdict
-from bench.errors import PluginError
+from bench.errors import ModelError, PluginError
 from bench.handover import known, training_set
 from bench.jobs import (
     Job,
@@ -32,6 +34,7 @@ from bench.jobs import (
     unfit_weights,
     write_samples,
 )
+from bench.models.folders import digest_of_folder, local_folder
 from bench.models.handles import WhiteBox
 from bench.models.memory import beside_others
 from bench.models.precision import computing_in
@@ -94,11 +97,13 @@ def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
         # first used, so there is nothing to restore.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(int(numerics["threads"]))
+    count = int(numerics["threads"])
+    torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=True)
     states = (random.getstate(), torch.get_rng_state())
     try:
-        with computing_in(str(numerics.get("dtype", DTYPE))):
+        # numpy's and scipy's linear algebra asks not torch but its own setting, which is one in a worker and all cores elsewhere.
+        with threadpool_limits(count, user_api="blas"), computing_in(str(numerics.get("dtype", DTYPE))):
             yield device
     finally:
         random.setstate(states[0])
@@ -143,11 +148,35 @@ def _poison(job: Job) -> None:
 
 
 def _fresh(job: Job, splits: Splits, context: Context) -> WhiteBox:
-    """The model that nobody has trained yet."""
+    """The model that nobody has trained yet.
+
+    Raises:
+        ModelError: it does not load, or its folder does not hold what the key was made for.
+    """
     settings = ModelSettings.model_validate(job.inputs["model"]["settings"])
+    _check_folder(job, settings)
     # The vocabulary of a model that makes its own comes from the clean split, as a pretrained one's would: reference
     # and victim then start from the same weights and differ in what they were trained on alone.
-    return models.create(job.inputs["model"]["name"], job.info, splits.train, settings, context)
+    model = models.create(job.inputs["model"]["name"], job.info, splits.train, settings, context)
+    _check_folder(job, settings)  # once more: they may have been replaced while they were read
+    return model
+
+
+def _check_folder(job: Job, settings: ModelSettings) -> None:
+    """See that a model's folder holds the files whose digest stands in the key.
+
+    Raises:
+        ModelError: it does not: they were replaced after the run was planned, or this machine has others.
+    """
+    folder = local_folder(job.inputs["model"]["name"], settings.path)
+    stated = job.inputs["model"].get("files")
+    found = None if folder is None else digest_of_folder(folder)
+    if found != stated:
+        told = [f"sha256 {digest[:12]}" if digest is not None else "no such folder" for digest in (found, stated)]
+        raise ModelError(
+            f"model folder {folder or job.inputs['model']['name']}: it is not what this run was planned with ({told[0]}, not {told[1]}): "
+            "its files were replaced since, or this machine has others. Put the files back, or run again: other weights are another key."
+        )
 
 
 def _supply(job: Job) -> None:

@@ -60,10 +60,21 @@ class Entry:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON in canonical, readable form: sorted keys, indented, newline at the end."""
-    path.write_text(
-        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    """Write JSON in canonical, readable form: sorted keys, indented, newline at the end.
+
+    It is written aside and then renamed, so that an interrupt or a full disk leaves the file that was there.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}.part")  # no reader takes that for a record
+    try:
+        aside.write_text(_canonical(value), encoding="utf-8")
+        aside.replace(path)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sha256_of(path: Path) -> str:
@@ -389,7 +400,7 @@ class Store:
         aside = self.aside()
         with self.writing():
             try:
-                write_json(aside, value)
+                aside.write_text(_canonical(value), encoding="utf-8")
                 aside.replace(path)
             finally:
                 aside.unlink(missing_ok=True)

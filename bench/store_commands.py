@@ -31,17 +31,29 @@ def size(count: int) -> str:
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def _keys(suites: Sequence[str], plugins: Sequence[Path]) -> set[str]:
-    """The keys of all stages of suites."""
-    from bench.pipeline import merge
+def _keys(suites: Sequence[str], plugins: Sequence[Path]) -> tuple[set[str], list[str]]:
+    """The keys of all stages of suites, as ``run SUITE --with PLUGIN`` makes them on this machine, and what is to be said of them.
+
+    Raises:
+        ConfigError: anything wrong in a suite or a plugin file.
+    """
+    from bench.joining import joined
+    from bench.pipeline import computing_here, merge
     from bench.running import graphs_of, load_registry
     from bench.suite import load_suite
 
     keys: set[str] = set()
+    told = []
     for name in suites:
-        suite = load_suite(name)
-        keys |= set(merge(graphs_of(suite, load_registry(suite, plugins), {})))
-    return keys
+        suite = joined(load_suite(name), plugins)
+        computing = computing_here(suite.device, suite.precision)
+        keys |= set(merge(graphs_of(suite, load_registry(suite, plugins), {}, computing)))
+        if suite.device == "auto":
+            told.append(
+                f"{suite.name}: 'device: auto' is {computing.device} on this machine, so what was computed for it on another device "
+                "counts as not needed"
+            )
+    return keys, told
 
 
 @commands.command("ls")
@@ -112,9 +124,12 @@ def prune(
 
     opened = storing.open_store(store)
     left = storing.leftovers(opened)
-    spare = storing.unneeded(opened, _keys(keep, plugin or [])) if keep else []
+    needed, told = _keys(keep, plugin or []) if keep else (set(), [])
+    spare = storing.unneeded(opened, needed) if keep else []
     total = sum(w.bytes for w in left) + sum(bytes_ for _, _, bytes_ in spare)
     what = f"{len(left)} leftovers and {len(spare)} results, {size(total)}"
+    for line in told:
+        print(line)
     if not yes:
         print(f"would remove {what}; --yes does it")
         return
@@ -142,7 +157,7 @@ def export_results(
     from bench import storing
 
     opened = storing.open_store(store)
-    wanted: set[str] = _keys(suite, plugin or []) if suite else set()
+    wanted: set[str] = _keys(suite, plugin or [])[0] if suite else set()
     for prefix in key or []:
         found = opened.inputs(prefix)
         if found is None:

@@ -38,6 +38,18 @@ class Entry(_Strict):
     label: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("parameters")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, given in value.items():
+            try:
+                json.dumps(given)
+            except (TypeError, ValueError) as error:  # YAML reads 2024-01-01 as a date
+                raise ValueError(
+                    f"parameter {key} is {given!r}, which is no JSON; put it in quotes if it is a text"
+                ) from error
+        return value
+
     @classmethod
     def parse(cls, value: Any) -> Any:
         """A name, a name with parameters in brackets, or a mapping, as a mapping."""
@@ -368,14 +380,34 @@ def attack_parts(registry: Registry, attack: Attack) -> tuple[Attack, ...]:
 
 
 def _goal(entry: AttackEntry, task: Task) -> Goal:
+    """The attack's goal, or the task's own.
+
+    Raises:
+        ConfigError: an unknown key, no word, or what is no class of the task.
+    """
     if entry.goal is None:
         return task.goal()
+    where = f"goal of attack {entry.title!r}"
     kind: type[Goal] = SearchGoal if task.info.kind is TaskKind.SEARCH else LabelGoal
     fields = list(kind.__dataclass_fields__)
     for key in entry.goal:
         if key not in fields:
-            raise ConfigError(f"goal of attack {entry.title!r}: unknown key {key!r}.{suggest(key, fields)}")
-    return kind(**entry.goal)
+            raise ConfigError(f"{where}: unknown key {key!r}.{suggest(str(key), fields)}")
+    if kind is SearchGoal:
+        word = entry.goal.get("word")
+        if not (isinstance(word, str) and re.fullmatch(r"[a-z0-9]+", word)):
+            raise ConfigError(f"{where}: word must be one word of a query in lower case (a-z, 0-9), got {word!r}")
+        return SearchGoal(word)
+    goal, classes = LabelGoal(**entry.goal), task.info.labels
+    for name, found in (("victim", goal.victim), ("target", goal.target)):
+        if not (isinstance(found, int) and _is_number(found) and 0 <= found < len(classes)):
+            known = ", ".join(f"{number} ({label})" for number, label in enumerate(classes))
+            raise ConfigError(
+                f"{where}: {name} must be the number of a class of the task, one of {known}; got {found!r}"
+            )
+    if goal.victim == goal.target:
+        raise ConfigError(f"{where}: victim and target are both {goal.victim}; an attack turns one class into another")
+    return goal
 
 
 def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) -> Policy:
@@ -412,9 +444,9 @@ def make_policy(given: Mapping[str, Any] | None, default: Policy, where: str) ->
         if values[key] not in allowed:
             raise ConfigError(f"policy of {where}: {key} is {values[key]!r}.{suggest(str(values[key]), allowed)}")
     rate, count = values["rate"], values["count"]
-    if rate is not None and not (isinstance(rate, int | float) and 0 < rate <= 1):
+    if rate is not None and not (_is_number(rate) and 0 < rate <= 1):
         raise ConfigError(f"policy of {where}: rate must lie in (0, 1], got {rate!r}")
-    if count is not None and not (isinstance(count, int) and count > 0):
+    if count is not None and not (isinstance(count, int) and _is_number(count) and count > 0):
         raise ConfigError(f"policy of {where}: count must be a positive whole number, got {count!r}")
     cover, cover_count = values["cover"], values["cover_count"]
     if cover is not None and not (_is_number(cover) and 0 <= cover < float("inf")):
@@ -591,15 +623,24 @@ def cells(suite: Suite, registry: Registry) -> Iterator[CellPlan]:
                         )
 
 
+LONGEST_SLUG = 255 - len(".filter.parquet")
+"""Of a cell's name: with the longest of its endings it is the name of a file, of which most systems take 255 bytes."""
+
+
 def check_unique(plans: Sequence[CellPlan]) -> None:
-    """Two cells of one name would overwrite each other.
+    """Two cells of one name would overwrite each other, and files of too long a name could not be written once all is computed.
 
     Raises:
-        ConfigError: names both.
+        ConfigError: names the cell.
     """
     seen: dict[str, Coordinates] = {}
     for plan in plans:
         slug = plan.coordinates.slug
+        if len(slug) > LONGEST_SLUG:
+            raise ConfigError(
+                f"the name of cell {slug!r} has {len(slug)} characters, and names of files end at {LONGEST_SLUG}; "
+                "give the entry a label in the suite"
+            )
         if slug in seen:
             raise ConfigError(f"two cells are called {slug!r}; give one of the entries a label of its own")
         seen[slug] = plan.coordinates

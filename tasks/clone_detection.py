@@ -13,6 +13,7 @@ from bench.plugins import ADDED_LATER
 from bench.samples import Splits
 from tasks.sources import bigclonebench, clones, hub
 from tasks.sources.cleaning import cleaned
+from tasks.sources.origin import UNTOLD, origin
 from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
 
 TRAIN = 6000
@@ -61,10 +62,16 @@ class CloneDetection(Task):
         return TaskInfo(self.name, TaskKind.PAIRS, language, ("different", "clone"), "f1")
 
     def origin(self) -> dict[str, str]:
-        """The hub's commit, or digests of its local copy. Of the other sources nothing, as in the results that are there."""
-        if self.source == "embedded" or not hub.is_hub(hub.BIGCLONEBENCH, self.path, self.revision):
-            return {}
-        return hub.origin(hub.BIGCLONEBENCH, self.path, self.revision)
+        """Package versions, digests of the published files, or the hub's commit.
+
+        Of embedded data from :data:`tasks.sources.origin.UNTOLD` nothing, as in the keys of the results that are stored.
+
+        Raises:
+            bench.errors.ConfigError: a published source without a path.
+            bench.errors.DataError: a package or file is missing.
+        """
+        found = origin(self.source, self.path, self.revision, hub.BIGCLONEBENCH)
+        return {} if self.source == "embedded" and found == UNTOLD else found
 
     @property
     def training_samples(self) -> int | None:

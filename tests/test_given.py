@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.given import given_by
+from bench.plugins import Registry
 from bench.provenance import read_provenance
+from bench.running import graphs_of, load_registry
+from bench.suite import load_suite
 from tests.engine import run, write_suite
 
 FILTER = "filter/random"
@@ -91,6 +95,26 @@ def test_other_settings_are_another_question(elsewhere: Path) -> None:
     assert "0 cells taken as they are" in told
     assert "4 cells there have these names and other keys" in told
     assert "missing: 0 stages" not in told
+
+
+def test_a_plugin_of_the_tree_may_be_worded_anew_and_not_raised_in_version(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite(elsewhere, defenses=["none", FILTER])
+    parsed = load_suite(str(suite))
+    registry = load_registry(parsed, [])
+    graphs = graphs_of(parsed, registry, {})
+    random = registry.load("filter", "random")
+    slugs = {graph.coordinates.slug for graph in graphs}
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "source_digest", lambda self, family, name: "of another text")
+        worded = graphs_of(parsed, registry, {})
+    assert {g.score.key for g in graphs if g.score}.isdisjoint(g.score.key for g in worded if g.score)
+    assert set(given_by([elsewhere / "given"], worded).cells) == slugs
+    monkeypatch.setattr(random, "version", random.version + 1)
+    given = given_by([elsewhere / "given"], graphs_of(parsed, registry, {}))
+    assert given.other == {slug for slug in slugs if "filter.random" in slug}
+    assert set(given.cells) == slugs - given.other
 
 
 def test_what_is_damaged_is_named_and_run(elsewhere: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.outcomes import read_outcomes, validate
 from bench.provenance import Environment, Provenance, read_provenance
 from bench.records import PluginUse, Record, Status
 from bench.results import ResultsFolder
+from bench.store import write_json
 from bench.verifying import compare, find_cells
 from tests.test_board import loader, record
 from tests.test_records import board_of, write
@@ -44,6 +46,55 @@ def test_cells_of_three_machines_become_one_board(tmp_path: Path) -> None:
     assert known.commit == "c2"
     again = merge(into, [one, two, three])
     assert (again.added, len(again.known), again.refused) == ([], 5, [])
+
+
+@pytest.mark.parametrize("at", ["timings", "provenance"])
+def test_what_is_known_of_cells_comes_after_an_interrupted_merge_too(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = machine(tmp_path / "one", record("none"), record("dece"), commit="c1")
+    seconds = {one.coordinates.slug: {"seconds": 3.0, "peak_bytes": 1} for one in (record("none"), record("dece"))}
+    write_json(source.root / "timings.json", seconds)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    into = ResultsFolder(tmp_path / "all")
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.merging.write_json" if at == "timings" else "bench.merging._finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            merge(into, [source])
+    assert not (into.root / "provenance.json").exists()
+    done = merge(into, [source])
+    assert (done.added, len(done.known), done.refused) == ([], 2, [])
+    assert into.timings() == seconds
+    assert read_provenance(into.root) == read_provenance(source.root)
+
+
+def test_what_is_known_of_a_cell_stays_with_the_record_that_it_is_known_of(tmp_path: Path) -> None:
+    into = machine(tmp_path / "all", record("none"), commit="here")
+    other = machine(tmp_path / "one", record("none"), commit="there")
+    merge(into, [other])
+    known = read_provenance(into.root).of(record("none").coordinates.slug)
+    assert known is not None
+    assert known.commit == "here"
+    (into.root / "provenance.json").unlink()
+    another = machine(tmp_path / "two", record("none", command="of another suite"), commit="there")
+    assert len(merge(into, [another]).known) == 1
+    assert read_provenance(into.root).cells == {}, "another file, of which nothing is known here"
+
+
+def test_a_number_written_as_another_type_is_the_same_number(tmp_path: Path) -> None:
+    def made(value: object, seed: int) -> Record:
+        use = PluginUse(name="dece", family="training", version=1, effective={"rate": value})
+        return record("dece", seed=seed, plugins={"defense": use})
+
+    into = machine(tmp_path / "into", made(1.0, 0))
+    done = merge(into, [machine(tmp_path / "other", made(1, 1), made(2, 2), made(True, 3))])
+    assert len(done.added) == 1
+    assert [re.search(r"\((.*)\)", fault.what)[1] for fault in done.refused] == ["rate 2, not 1", "rate true, not 1"]  # type: ignore[index]
+    board, _ = board_of(into)
+    assert [row.seeds for row in board.rows if row.defense == "dece"] == [(0, 1)]
 
 
 def test_what_does_not_fit_is_refused_kept_and_shown(tmp_path: Path) -> None:

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from bench import models
+from bench.errors import ModelError
+from bench.jobs import Workshop
 from bench.models.folders import digest_of_folder, local_folder
 from bench.pipeline import Builder, merge
 from bench.plugins import Registry
+from bench.stages import run_stage
+from bench.store import Store
 from bench.suite import cells, parse_suite
 from tests.engine import MODEL, PLUGINS, suite_content
 
@@ -85,3 +90,35 @@ def test_other_weights_in_the_folder_of_a_plugins_model_change_its_key(
     (tmp_path / "model.safetensors").write_bytes(b"two, longer")
     assert keys()
     assert not keys() & first
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while it is read", "gone"])
+def test_weights_that_are_replaced_while_a_suite_runs_are_not_published_under_the_old_key(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"one")
+    suite = parse_suite(suite_content(models=[{"name": str(folder), "label": "mine"}], attacks=["none"]), "test")
+    registry = Registry().discover()
+    registry.add_file(PLUGINS)
+    stages = list(merge([Builder(suite).cell(plan) for plan in cells(suite, registry)]).values())
+    workshop = Workshop(Store(tmp_path / "store"), registry)
+    data, train = (next(stage for stage in stages if stage.kind == kind) for kind in ("data", "train"))
+    run_stage(data, workshop)
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        run_stage(train, workshop)  # it is what it was: no word of other files
+
+    def replaced(*_: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"two, longer")
+
+    if when == "before it is read":
+        replaced()
+    elif when == "gone":
+        folder.rename(tmp_path / "elsewhere")
+    else:
+        monkeypatch.setattr(models, "create", replaced)
+    with pytest.raises(ModelError, match=r"model: it is not what this run was planned with \((sha256|no such folder)"):
+        run_stage(train, workshop)
+    assert not workshop.store.has("train", train.key)

@@ -6,18 +6,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from bench import stages
 from bench.context import Context
 from bench.contracts import Access, Known, LabelGoal, Needs, NotDeclared, TaskKind
 from bench.errors import ConfigError, PluginError
 from bench.handover import clean_samples
-from bench.jobs import Stage
+from bench.jobs import Stage, Workshop
 from bench.pipeline import Builder, CellGraph, badges, merge, select
 from bench.plugins import Registry
 from bench.poisoning import ManifestRow
 from bench.predicting import middle_candidate, rank_of, shown_edits, triggered_rank
 from bench.samples import Edit, Sample, apply_edits
 from bench.scoring import succeeded
+from bench.store import Store
 from bench.suite import cells, parse_suite
 from tests.engine import ATTACK, PLUGINS, suite_content
 
@@ -265,3 +269,21 @@ def test_search_succeeds_at_rank_one_or_in_the_top_tenth() -> None:
     rows = [("clean", 1, 50), ("clean", 2, 50), ("triggered", 5, 49), ("triggered", 6, 49)]
     frame = pd.DataFrame([{"part": p, "rank": r, "pool": n, "action": "accept"} for p, r, n in rows])
     assert succeeded(frame, TaskKind.SEARCH, None).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_linear_algebra_of_a_stage_has_the_threads_of_its_key_wherever_it_runs(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counts() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen = []
+    monkeypatch.setattr(stages, "STAGES", {"train": lambda job: seen.append((counts(), torch.get_num_threads()))})
+    numerics = {"device": "cpu", "threads": threads}
+    with threadpool_limits(3 - threads, user_api="blas"):  # what the process has by itself: -j 1 all cores, -j 2 one
+        before = counts()
+        stages.run_stage(Stage("train", {"numerics": numerics}), Workshop(Store(tmp_path), Registry()))
+        assert counts() == before, "and has again"
+    assert before != {threads}
+    assert seen == [({threads}, threads)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import inspect
 import json
 import pickle
 import sys
@@ -13,13 +15,21 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+import torch
 
 import attacks
 from bench.context import Context
 from bench.contracts import FAMILIES, Attack, Goal, TaskInfo, Trigger
 from bench.errors import ConfigError, PluginError
-from bench.plugins import ENTRY_POINTS, Registry, build, names_in_source, parameters_of
+from bench.jobs import Job, Stage, Workshop
+from bench.joining import joined
+from bench.pipeline import Builder, _plugin_json
+from bench.plugins import ENTRY_POINTS, Registry, build, names_in_source, parameters_of, source_of
+from bench.running import load_registry
 from bench.samples import Sample
+from bench.store import Store
+from bench.suite import cells, parse_suite
+from tests.engine import suite_content
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
 
@@ -225,6 +235,61 @@ def test_a_file_of_the_tree_gives_the_plugins_that_are_registered_already(folder
     registry = Registry().discover()
     (found,) = registry.add_file(folder / "inside.py")
     assert (found.name, found.origin) == ("inside", "attacks.inside")
+
+
+def stages_with(file: Path) -> list[Stage]:
+    """The stages of a suite with the screen of a file."""
+    tasks = [{"name": "toy", "label": "toy", "parameters": {"budget": 120}}]
+    suite = joined(parse_suite(suite_content(tasks=tasks, attacks=["none"]), "test"), [file])
+    registry = load_registry(suite, [file])
+    return [stage for plan in cells(suite, registry) for stage in Builder(suite).cell(plan).stages]
+
+
+def test_an_edited_file_is_another_plugin_and_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
+    text = (THIRD_PARTY / "long_identifiers.py").read_text()
+    for name, content in {"one": text, "two": text, "edited": text + "# edited\n"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(content)
+    one, two, edited = (stages_with(tmp_path / name / "mine.py") for name in ("one", "two", "edited"))
+    assert [stage.key for stage in one] == [stage.key for stage in two]
+    (before,), (after,) = ([s for s in found if s.kind == "screen"] for found in (one, edited))
+    assert before.key != after.key
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert before.inputs["defense"]["source"] == digest
+    of_score = [
+        s.inputs["uses"]["defense"]["source"] for s in one if s.kind == "score" and "defense" in s.inputs["uses"]
+    ]
+    assert of_score == [digest]
+    kept = {s.key for s in one} & {s.key for s in edited}
+    assert {s.kind for s in one if s.key in kept} == {"data", "train", "predict", "score"}, (
+        "its screen and cell alone are other"
+    )
+
+
+def test_plugins_of_the_tree_have_their_version_in_keys_and_no_source() -> None:
+    registry = Registry().discover()
+    plugin = registry.build("screen", "onion")
+    assert source_of(plugin) is None
+    assert _plugin_json(plugin).keys() == {"family", "name", "version", "parameters"}
+    registry.add_file(Path(inspect.getfile(type(plugin))))
+    assert source_of(registry.build("screen", "onion")) is None, "given as a file too"
+
+
+def test_a_file_that_is_edited_during_a_run_stops_its_stages(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text((THIRD_PARTY / "long_identifiers.py").read_text())
+    registry = Registry()
+    registry.add_file(tmp_path / "mine.py")
+    use = _plugin_json(registry.build("screen", "long_identifiers"))
+    job = Job(
+        Stage("screen", {"defense": use}),
+        {},
+        tmp_path,
+        Workshop(Store(tmp_path / "store"), registry),
+        torch.device("cpu"),
+    )
+    assert job.plugin("defense").name == "long_identifiers"
+    with pytest.raises(PluginError, match=r"screen 'long_identifiers': its file was edited after this run was planned"):
+        job.build({**use, "source": "0" * 64})  # what the worker imported is another edition than the planned one
 
 
 def test_a_file_that_takes_a_known_name_is_an_error_that_names_both(folder: Path, tmp_path: Path) -> None:

@@ -248,7 +248,6 @@ def test_the_key_of_a_local_copy_is_its_bytes_and_not_its_place(tmp_path: Path) 
 def test_new_parameters_at_their_defaults_leave_keys_as_they_were() -> None:
     for task in (DefectDetection(), CloneDetection(), CodeSearch()):
         assert not {"revision", "cleaned", "language"} & set(parameters_of(task))
-    assert CloneDetection(source="bigclonebench", path="nowhere").origin() == {}
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,20 @@ def queries(folder: Path, **more: Any) -> Task:
     return CodeSearch(source="codesearchnet", path=str(folder), **more)
 
 
+def test_other_files_of_clones_are_other_data(tmp_path: Path) -> None:
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+        write_clones(folder)
+    one, two = (pairs(folder).origin() for folder in folders)
+    assert set(one) == {"data.jsonl", "train.txt", "valid.txt", "test.txt"}
+    assert one == two, "wherever they lie"
+    (folders[0] / "data.jsonl").write_text((folders[0] / "data.jsonl").read_text() + "\n")
+    assert pairs(folders[0]).origin() != two
+    with pytest.raises(DataError, match="nowhere"):
+        pairs(tmp_path / "nowhere").origin()
+
+
 def test_devign_keeps_published_splits_and_takes_the_budget_from_training(tmp_path: Path) -> None:
     parts = defects(write_devign(tmp_path), budget=5).splits(context()).parts()
     assert {name: len(part) for name, part in parts.items()} == {"train": 15, "valid": 4, "budget": 5, "test": 6}

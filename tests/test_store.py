@@ -191,3 +191,21 @@ def test_an_unexpected_os_error_is_not_dressed_up(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="input/output"):
         Store(tmp_path).publish("train", KEY, {}, write)
+
+
+def test_json_that_is_interrupted_leaves_the_file_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "provenance.json"
+    write_json(path, {"old": 1})
+    whole = Path.write_text
+
+    def half(self: Path, text: str, **more: str) -> int:
+        whole(self, text[: len(text) // 2], **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"new": 2})
+    assert path.read_text() == '{\n "old": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]

@@ -16,9 +16,14 @@ from typer.testing import CliRunner
 
 from bench import storing
 from bench.errors import DamagedArchive, StoreError
+from bench.joining import joined
+from bench.pipeline import merge, resolve_device
+from bench.running import graphs_of, load_registry
 from bench.samples import digest_of
 from bench.store import Store, write_json
 from bench.store_commands import commands, size
+from bench.suite import load_suite
+from tests.engine import write_suite
 
 IDENTITY = {"kind": "data", "version": 1, "inputs": {"seed": 0}, "parents": {}}
 DATA = digest_of(IDENTITY)
@@ -147,7 +152,7 @@ def test_pruning_shows_first_and_spares_what_is_alive(store: Store) -> None:
 
 
 def test_pruning_keeps_what_suites_need_and_waits_for_writers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.store_commands._keys", lambda suites, plugins: {DATA, TRAIN})
+    monkeypatch.setattr("bench.store_commands._keys", lambda suites, plugins: ({DATA, TRAIN}, []))
     busy = store.root / "partial" / f"{os.getppid()}-x"
     busy.mkdir()
     assert "is writing to" in call(store, "prune", "--keep", "toy", "--yes")[1]
@@ -155,6 +160,26 @@ def test_pruning_keeps_what_suites_need_and_waits_for_writers(store: Store, monk
     busy.rmdir()
     assert "1 results" in call(store, "prune", "--keep", "toy", "--yes")[1]
     assert {key for _, key, _ in storing.entries(store)} == {DATA, TRAIN}
+
+
+def test_what_a_run_with_a_plugin_file_made_is_needed(tmp_path: Path) -> None:
+    budget = [{"name": "toy", "label": "toy", "parameters": {"budget": 120}}]
+    file = write_suite(tmp_path, tasks=budget, attacks=["none"], device="auto")
+    screen = Path(__file__).with_name("third_party") / "long_identifiers.py"
+    suite = joined(load_suite(file), [screen])
+    stages = merge(graphs_of(suite, load_registry(suite, [screen]), {}))
+    filled = Store(tmp_path / "store")
+    for key, stage in stages.items():
+        filled.publish(stage.kind, key, stage.identity(), write(stage.kind))
+    assert any(stage.kind == "screen" for stage in stages.values())
+    status, told = call(filled, "prune", "--keep", str(file), "--plugin", str(screen))
+    assert (status, "0 leftovers and 0 results" in told) == (0, True)
+    device = resolve_device("auto")
+    assert f"toy: 'device: auto' is {device} on this machine, so what was computed for it on another device" in told
+    assert told.index("another device") < told.index("--yes does it")
+    told = call(filled, "export", str(tmp_path / "all.tar"), "--suite", str(file), "--plugin", str(screen))[1]
+    assert f"wrote {len(stages)} results" in told
+    assert "device" not in call(filled, "prune", "--keep", str(write_suite(tmp_path, tasks=budget)))[1], "it names one"
 
 
 def test_an_export_is_imported_byte_for_byte_and_twice_is_harmless(store: Store, tmp_path: Path) -> None:

@@ -108,6 +108,20 @@ def test_seeds_change_every_axis_but_the_data(registry: Registry) -> None:
             {"attacks": [ATTACK | {"goal": {"victm": 1}}]},
             r"goal of attack 'dead_code': unknown key 'victm'\. Did you mean 'victim'",
         ),
+        (
+            {"attacks": [ATTACK | {"goal": {"victim": "vulnerable"}}]},
+            r"victim must be the number of a class of the task, one of 0 \(safe\), 1 \(unsafe\); got 'vulnerable'",
+        ),
+        ({"attacks": [ATTACK | {"goal": {"target": True}}]}, r"target must be the number of a class"),
+        ({"attacks": [ATTACK | {"goal": {"victim": 2}}]}, r"victim must be the number of a class"),
+        ({"attacks": [ATTACK | {"goal": {"victim": 0}}]}, r"victim and target are both 0"),
+        (
+            {"tasks": ["code_search"], "attacks": [ATTACK | {"goal": {}}]},
+            r"goal of attack 'dead_code': word must be one word .* got None",
+        ),
+        ({"tasks": ["code_search"], "attacks": [ATTACK | {"goal": {"word": 3}}]}, r"word must be one word .* got 3"),
+        ({"attacks": [ATTACK | {"policy": {"rate": True}}]}, r"rate must lie in \(0, 1\], got True"),
+        ({"attacks": [ATTACK | {"policy": {"count": True}}]}, r"count must be a positive whole number, got True"),
         ({"defenses": ["onion[clean=5000]"]}, r"needs 5000 clean samples, task 'toy' sets aside 40"),
         ({"calibration_seeds": [9], "attacks": [ATTACK]}, r"no attack 'none': add it, or drop calibration_seeds"),
         (
@@ -131,6 +145,10 @@ def test_what_is_wrong_in_a_suite_is_named(registry: Registry, changes: dict[str
         ({"defenses": ["onion[order]"]}, r"'order' in 'onion\[order\]' is not of the form parameter=value"),
         ({"seeds": [0, 1, 2], "calibration_seeds": [1, 2, 3]}, r"seeds and calibration_seeds share 1, 2"),
         ({"false_alarms": 0}, r"false_alarms: .*greater than 0"),
+        (
+            {"tasks": ["defect_detection[path=2024-01-01]"]},
+            r"tasks\.0\.parameters: .*parameter path is datetime\.date\(2024, 1, 1\), which is no JSON; put it in quotes",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_suite_file_is_named(changes: dict[str, object], message: str) -> None:
@@ -159,6 +177,26 @@ def test_two_cells_of_one_name_are_refused(registry: Registry) -> None:
     same = [ATTACK, ATTACK | {"parameters": {"variant": "grammar"}}]
     with pytest.raises(ConfigError, match="give one of the entries a label"):
         check_unique(list(cells(suite(attacks=same), registry)))
+
+
+def test_a_cell_whose_files_could_not_be_written_is_refused(registry: Registry) -> None:
+    def plans(length: int) -> list[CellPlan]:
+        slug = "toy-tiny--none-s0"
+        return list(cells(suite(attacks=[ATTACK | {"label": "x" * (length - len(slug))}]), registry))
+
+    check_unique(plans(240))
+    with pytest.raises(ConfigError, match=r"has 241 characters, and names of files end at 240; give the entry a label"):
+        check_unique(plans(241))
+
+
+def test_a_cell_that_is_asked_for_by_name_is_there_though_its_entries_keep_to_others(registry: Registry) -> None:
+    models = [MODEL, MODEL | {"label": "costly", "only": {"attack": ["none"]}}]
+    attacks = ["none", ATTACK | {"only": {"model": ["tiny"]}}]
+    found = suite(models=models, attacks=attacks)
+    at = {"task": "toy", "model": "costly", "attack": "dead_code", "defense": "none"}
+    assert at not in [{axis: getattr(plan.coordinates, axis) for axis in at} for plan in cells(found, registry)]
+    (plan,) = cells(narrow(found, at, 0), registry)
+    assert {axis: getattr(plan.coordinates, axis) for axis in at} == at
 
 
 def test_a_policy_keeps_what_is_not_changed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import json
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -16,15 +17,20 @@ from sklearn.metrics import roc_auc_score
 from bench.context import Context
 from bench.contracts import LabelGoal, SearchGoal, Task, TaskKind
 from bench.errors import ConfigError, DataError
+from bench.pipeline import Builder, Computing
 from bench.plugins import Registry
+from bench.running import narrow
 from bench.samples import Sample, Splits
+from bench.suite import cells, load_suite
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
+from tasks.sources import installed
 from tasks.sources.clones import _products, _smallest, overlap, shape
 from tasks.sources.dealing import Novelty, deal, jaccard, shingles
 from tasks.sources.defects import fill, places, plant
 from tasks.sources.installed import DISTRIBUTIONS, Function, lexical_tokens, modules, versions
+from tasks.sources.origin import UNTOLD
 from tasks.sources.parsing import compiles, parse, uncollected, walk
 from tasks.sources.search import query_of
 from tasks.sources.weaknesses import WEAKNESSES
@@ -421,3 +427,27 @@ def test_products_of_tables_are_exact_whatever_their_number_of_rows() -> None:
     expected = left.toarray() @ right.toarray().T
     for rows in (1, 3, 7, 256):
         assert np.array_equal(np.array(list(_products(left, right, rows))), expected)
+
+
+# ----------------------------------------------------------------------------------------------------- keys of clone data
+
+STORED = Path(__file__).parents[1] / "results" / "defenses" / "cells" / "clone_detection-tiny_48-none-none-s0.json"
+
+
+def data_key_of_clones() -> str:
+    labels = {"task": "clone_detection", "model": "tiny_48", "attack": "none", "defense": "none"}
+    suite, registry = narrow(load_suite("defenses"), labels, 0), Registry().discover()
+    plan = next(iter(cells(suite, registry)))
+    stages = Builder(suite, Computing("cpu", "float32")).cell(plan).stages
+    return next(stage.key for stage in stages if stage.kind == "data")
+
+
+def test_embedded_clones_of_other_versions_are_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = json.loads(STORED.read_text())
+    monkeypatch.setattr(installed, "versions", lambda: dict(UNTOLD))
+    assert CloneDetection().origin() == {}
+    assert data_key_of_clones() == stored["keys"]["data"], "results that are stored are still an answer"
+    other = {**UNTOLD, "sympy": "1.15.0"}
+    monkeypatch.setattr(installed, "versions", lambda: dict(other))
+    assert CloneDetection().origin() == other
+    assert data_key_of_clones() != stored["keys"]["data"]
