@@ -129,7 +129,7 @@ class Run:
                 run_stage(stage, workshop)
             except StoreError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plugin that calls sys.exit ends its stage, not the run
                 self.fail(stage, error, traceback.format_exc())
             else:
                 self.finish(stage, time.perf_counter() - started)
@@ -276,7 +276,7 @@ def _work(stage: Stage, shared: bool) -> float:
         run_stage(stage, _workshop, shared)
     except StoreError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Exceptions of plugins may not survive pickling; their text does.
         failed = StageFailed(type(error).__name__, str(error), traceback.format_exc(), ran_out_of_memory(error))
     else:

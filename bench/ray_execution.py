@@ -200,7 +200,7 @@ def run_remote(stage: Stage, setup: Setup, *parents: Outcome, shared: bool = Fal
         return Outcome("stop", message=str(error), node=node, lost=(error.kind, error.key))
     except StoreError as error:
         return Outcome("stop", message=str(error), node=node)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Exceptions of plugins may not survive pickling; their text does.
         failed = Outcome("failed", 0.0, type(error).__name__, str(error), traceback.format_exc(), node)
         failed = replace(failed, out_of_memory=ran_out_of_memory(error))

@@ -218,6 +218,12 @@ def test_a_stage_past_its_time_is_a_failure_of_the_method(tmp_path: Path, monkey
     assert "stage_seconds" in outcome.message
 
 
+def test_a_plugin_that_exits_is_a_failure_of_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stages.STAGES, "data", lambda job: sys.exit("enough"))  # type: ignore[arg-type]
+    outcome = run_remote(Stage("data", {}), setup_of(tmp_path))
+    assert (outcome.what, outcome.kind, outcome.message) == ("failed", "SystemExit", "enough")
+
+
 def test_a_stage_asks_for_its_threads_its_device_and_the_memory_that_was_measured(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.note_timing("train", "a", 1.0, 1000)
