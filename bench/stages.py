@@ -81,7 +81,11 @@ def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
 
 
 def _fill(job: Job) -> None:
-    STAGES[job.stage.kind](job)
+    try:
+        STAGES[job.stage.kind](job)
+    except (Exception, SystemExit):  # not what stops the run from outside: that has to get through
+        job.check_parents()  # one that fails may have written too; its own error stands in the traceback
+        raise
     job.check_parents()
 
 

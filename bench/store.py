@@ -243,9 +243,12 @@ class Store:
         return found
 
     def _find_here(self, kind: str, key: str) -> Entry | None:
-        if key in self._verified:
-            return self._verified[key]
         folder = self.folder(kind, key)
+        known = self._verified.pop(key, None)
+        # Another process, or a plugin of this one, may have written into it or moved it since its digests were taken here.
+        if known is not None and self.seals.hold(f"{kind}/{key}", folder):
+            self._verified[key] = known
+            return known
         if not folder.is_dir():
             return None
         try:
@@ -295,7 +298,7 @@ class Store:
 
     def here(self, kind: str, key: str) -> bool:
         """Is a result in this folder? Digests are taken where its files changed since they were last taken, and only there."""
-        if key in self._verified or self.seals.hold(f"{kind}/{key}", self.folder(kind, key)):
+        if self.seals.hold(f"{kind}/{key}", self.folder(kind, key)):
             return True
         return self._find_here(kind, key) is not None
 
