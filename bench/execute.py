@@ -77,10 +77,15 @@ class Run:
         self.report = Report()
 
     def pending(self) -> list[Stage]:
-        """Stages that are not in the store, in order; the stored ones count as done."""
+        """Stages that are not in the store, in order; the stored ones count as done, and are put into the mirror where it has them not.
+
+        Raises:
+            StoreError: the mirror cannot be reached or written.
+        """
         waiting = []
         for key, stage in self._stages.items():
             if self._store.has(stage.kind, key):
+                self._store.share(stage.kind, key)
                 self.report.done.add(key)
             else:
                 waiting.append(stage)

@@ -382,7 +382,6 @@ class Driver:
             StoreError: nothing more can be kept.
         """
         self._missing = {stage.key: stage for stage in self._run.by_weight(self._run.pending())}
-        self._share()
         self._hand_in(list(self._missing.values()))
         while self._waiting:
             finished, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=LOOK_SECONDS)
@@ -392,16 +391,6 @@ class Driver:
                     self._collect(stage)
             if not finished:
                 self._look()
-
-    def _share(self) -> None:
-        """Put into the mirror what missing stages read and only the driver's machine has, from a run without the mirror."""
-        store = self._run.store
-        if store.mirror is None:
-            return
-        for stage in self._missing.values():
-            for kind, key in stage.parents.values():
-                if key not in self._missing:
-                    store.mirror.push(store, kind, key)
 
     def _hand_in(self, stages: Sequence[Stage]) -> None:
         """Give Ray stages, with their parents' references; what hangs most on comes first."""

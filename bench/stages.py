@@ -61,10 +61,12 @@ def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
 
     Raises:
         Exception: whatever a plugin raises; the caller records it.
+        StoreError: the store or its mirror cannot be used.
     """
     store = workshop.store
     done = store.find(stage.kind, stage.key)
     if done is not None:
+        store.share(stage.kind, stage.key)
         return done
     parents = {role: store.get(kind, key) for role, (kind, key) in stage.parents.items()}
     forget_peak()

@@ -348,9 +348,19 @@ class Store:
             discard(partial)
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
         entry = entry or self.get(kind, key)
+        self.share(kind, key)
+        return entry
+
+    def share(self, kind: str, key: str) -> None:
+        """Put a result that is here into the mirror, where there is one that has it not: who published it may have died before, or the
+        mirror was out of reach.
+
+        Raises:
+            ResultLost: the result is missing or damaged.
+            StoreError: the mirror cannot be reached or written.
+        """
         if self.mirror is not None:
             self.mirror.push(self, kind, key)
-        return entry
 
     def place(self, folder: Path, kind: str, key: str, files: Mapping[str, str]) -> Entry | None:
         """Publish a complete folder of this disk by one rename; ``None`` where the result was there already.

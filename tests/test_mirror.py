@@ -19,11 +19,12 @@ import pytest
 from bench import stages
 from bench.errors import ConfigError, ResultLost, StoreError
 from bench.execute import Run
-from bench.jobs import Job, Stage
+from bench.jobs import Job, Stage, Workshop
 from bench.mirror import Mirror
 from bench.plugins import Registry
 from bench.running import run_suite
 from bench.samples import digest_of
+from bench.stages import run_stage
 from bench.store import Store, write_json
 from tests.engine import run, write_suite
 
@@ -212,6 +213,50 @@ def test_a_run_that_met_a_damaged_object_is_followed_by_one_that_makes_it_again(
     assert work == ["first", "first", "second"]
     assert machine(tmp_path / "three", url).get("data", first.key).json("facts.json") == ["first", []]
     assert machine(tmp_path / "three", url).get("train", second.key).json("facts.json")[0] == "second"
+
+
+def out_of_reach(store: Store, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The mirror of a store takes nothing from now on."""
+
+    def fails(*arguments: object, **more: object) -> None:
+        raise ConnectionError("the network is gone")
+
+    monkeypatch.setattr(store.mirror._files, "put_file", fails)  # type: ignore[union-attr]
+    return monkeypatch
+
+
+@pytest.mark.parametrize("again", ["the stage", "the run"])
+def test_what_was_published_and_not_put_there_is_put_there_by_the_next(
+    tmp_path: Path, work: list[str], monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    url = f"file://{tmp_path}/mirror"
+    first, second = chain().values()
+    one = machine(tmp_path / "one", url)
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="network is gone"):
+        out_of_reach(one, patch)
+        run_stage(first, Workshop(one, Registry()))
+    assert one.here("data", first.key)
+    assert not machine(tmp_path / "two", url).has("data", first.key)
+    store = machine(tmp_path / "one", url)
+    if again == "the stage":
+        run_stage(first, Workshop(store, Registry()))
+    else:
+        assert Run({first.key: first}, store, lambda event: None).pending() == []
+    assert work == ["first"], "it is put there as it is"
+    two = machine(tmp_path / "two", url)
+    assert run_stage(second, Workshop(two, Registry())).json("facts.json") == ["second", [["first", []]]]
+
+
+def test_what_is_known_to_be_there_is_not_put_there_again(
+    tmp_path: Path, url: str, work: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(iter(chain().values()))
+    two = machine(tmp_path / "two", url)  # opened, and so listed, before the other machine puts it there
+    run_stage(first, Workshop(machine(tmp_path / "one", url), Registry()))
+    out_of_reach(two, monkeypatch)
+    run_stage(first, Workshop(two, Registry()))
+    assert Run({first.key: first}, two, lambda event: None).pending() == []
+    assert work == ["first"]
 
 
 def test_a_lost_result_comes_whole_out_of_a_worker() -> None:
