@@ -134,16 +134,58 @@ def files_of(folder: Path, kind: str, key: str) -> dict[str, str] | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     told = (manifest.get("kind"), manifest.get("key"))
     names_fit = all(is_inside(name) and isinstance(digest, str) for name, digest in files.items())
     return files if told == (kind, key) and names_fit else None
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a manifest tells of its entry, for people and for exports; whoever reads the entry's files checks more (:func:`files_of`)."""
+
+    kind: str
+    key: str
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, str]
+    """Role -> key."""
+
+
+def told_by(folder: Path) -> Told:
+    """What an entry's manifest tells.
+
+    Raises:
+        StoreError: it is missing, cut or otherwise not what a stage writes.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        inputs = dict(manifest["inputs"])
+        json.dumps(inputs, ensure_ascii=False, allow_nan=False).encode()  # half a character can be read, and not shown
+        return Told(str(manifest["kind"]), str(manifest["key"]), inputs, _texts(inputs.get("parents", {})))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"the {MANIFEST} of {folder.parent.name} result {folder.name[:12]} is damaged ({type(error).__name__}: {error}). "
+            "`codebackdoorbench store verify --remove` takes damaged results out, and the next run makes them again."
+        ) from error
+
+
+def _texts(value: Any) -> dict[str, str]:
+    """A mapping of texts.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise TypeError("its parents are no keys")
+    return value
+
+
 def is_inside(name: object) -> bool:
     """Is it a relative file name that stays in its folder?"""
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        return False
+    if any("\ud800" <= character <= "\udfff" for character in name):  # half a character: no file can be named by it
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and path.parts != ()
@@ -443,12 +485,12 @@ class Store:
         """(kind, inputs) of a key or of a unique prefix of one, to explain it.
 
         Raises:
-            StoreError: the prefix fits several keys.
+            StoreError: the prefix fits several keys, or the result's manifest is damaged.
         """
         hits = sorted(p for p in (self.root / "entries").glob(f"*/{key}*") if p.is_dir())
         if len(hits) > 1:
             raise StoreError(f"{key!r} fits {len(hits)} results: " + ", ".join(p.name[:16] for p in hits[:5]))
         if not hits:
             return None
-        manifest = json.loads((hits[0] / MANIFEST).read_text(encoding="utf-8"))
-        return manifest["kind"], {"key": manifest["key"], **manifest["inputs"]}
+        told = told_by(hits[0])
+        return told.kind, {"key": told.key, **told.inputs}

@@ -120,16 +120,44 @@ def renamed(data: bytes, name: str) -> bytes:
     return out.getvalue()
 
 
+def retold(data: bytes, old: bytes, new: bytes) -> bytes:
+    """The archive with another manifest."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(data)) as old_tar, tarfile.open(fileobj=out, mode="w") as new_tar:
+        for member in old_tar.getmembers():
+            content = old_tar.extractfile(member).read()  # type: ignore[union-attr]
+            if member.name.endswith("manifest.json"):
+                assert old in content
+                content = content.replace(old, new)
+            member.size = len(content)
+            new_tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda data: data[:700],
+        lambda data: retold(data, b'"a": 1', b'"a": NaN'),
+        lambda data: retold(data, b'"a": 1', b'"a": "\\ud800"'),
+        lambda data: retold(data, b'"a": 1', b'"a": ' + b"[" * 10**5 + b"]" * 10**5),
+        lambda data: retold(data, b'"facts.json"', b'"\\ud800.json"'),
         lambda data: data.replace(b'"loss"', b'"gain"'),
         lambda data: b"",
         lambda data: renamed(data, "../../../outside.json"),
         lambda data: renamed(data, f"entries/train/{KEY}/code.pkl"),
     ],
-    ids=["truncated", "bytes changed", "empty", "a name that climbs", "a pickle"],
+    ids=[
+        "truncated",
+        "not a number",
+        "half a character",
+        "deep",
+        "half a character in a name",
+        "bytes changed",
+        "empty",
+        "a name that climbs",
+        "a pickle",
+    ],
 )
 def test_a_damaged_object_is_not_used_and_is_replaced(
     tmp_path: Path, url: str, change: Any, caplog: pytest.LogCaptureFixture
