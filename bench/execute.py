@@ -2,7 +2,8 @@
 
 A stage that raises, dies or runs out of time blocks its descendants and nothing else. Whatever is published stays, so
 running again is resuming. A worker that is killed (signal, out of memory) is the machine's failure, not the method's:
-its stage is tried again, twice.
+its stage is tried again, twice. Where workers die between stages, or cannot begin, nothing is said of any stage: that is tried again
+too, and where it goes on the run stops and says why.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import multiprocessing
 import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from bench.children import single_threaded_children
-from bench.errors import StoreError
+from bench.errors import BenchError, StoreError
 from bench.jobs import Stage, Workshop
 from bench.mirror import opened
 from bench.models.memory import ran_out_of_memory
@@ -32,6 +35,11 @@ from bench.stages import run_stage
 from bench.store import Store
 
 RETRIES_AFTER_DEATH = 2
+LOOK_SECONDS = 1.0
+"""When nothing came back for so long, the run looks whether its pool still lives: one that breaks may forget what it was just given."""
+DIED_OUTSIDE = "a worker process died outside a stage (out of memory? Try fewer processes, -j)"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,10 @@ class StageLost(Exception):
     """A stage's worker died again and again."""
 
 
+class WorkerUnfit(Exception):
+    """A worker could not open the store, the mirror or a plugin: no stage has begun."""
+
+
 def _reason(error: BaseException) -> str:
     kind = error.kind if isinstance(error, StageFailed) else type(error).__name__
     return f"{kind}: {error}"
@@ -77,10 +89,15 @@ class Run:
         self.report = Report()
 
     def pending(self) -> list[Stage]:
-        """Stages that are not in the store, in order; the stored ones count as done."""
+        """Stages that are not in the store, in order; the stored ones count as done, and are put into the mirror where it has them not.
+
+        Raises:
+            StoreError: the mirror cannot be reached or written.
+        """
         waiting = []
         for key, stage in self._stages.items():
             if self._store.has(stage.kind, key):
+                self._store.share(stage.kind, key)
                 self.report.done.add(key)
             else:
                 waiting.append(stage)
@@ -129,7 +146,7 @@ class Run:
                 run_stage(stage, workshop)
             except StoreError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plugin that calls sys.exit ends its stage, not the run
                 self.fail(stage, error, traceback.format_exc())
             else:
                 self.finish(stage, time.perf_counter() - started)
@@ -145,37 +162,74 @@ class Run:
         """
         waiting = self.pending()
         self._deaths: dict[str, int] = {}
+        self._unbegun = 0
         self._room: Room | None = None
-        running: dict[Future[float], Stage] = {}
+        running: dict[Future[float], _Running] = {}
         mirror = None if self._store.mirror is None else self._store.mirror.url
-        arguments = (str(self._store.root), mirror, tuple(str(p) for p in registry.files()))
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.stages"])
-        pool: Any = ProcessPool(max_workers=jobs, context=context, initializer=_prepare_worker, initargs=arguments)
+        workers = _Workers(jobs, (str(self._store.root), mirror, tuple(str(p) for p in registry.files())))
         try:
             with single_threaded_children():
                 if jobs > 1 and any(on_device(stage) for stage in waiting):
-                    free = pool.schedule(free_device_memory).result() - (jobs - 1) * CONTEXT_BYTES
+                    free = self._asked(workers, free_device_memory) - (jobs - 1) * CONTEXT_BYTES
                     self._room = Room(free, peaks_of(self._store).device)
                 while waiting or running:
-                    waiting = self._submit(pool, waiting, running, jobs, seconds)
+                    waiting = self._submit(workers, waiting, running, jobs, seconds)
                     if not running:
                         continue
-                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    finished, _ = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
+                    broken = workers.broken
+                    if broken:
+                        workers.renew(running)
+                        finished = set(running)
                     for future in finished:
-                        stage = running.pop(future)
-                        if self._collect(future, stage):
-                            waiting.insert(0, stage)
+                        started = running.pop(future)
+                        if self._collect(future, started, seconds):
+                            waiting.insert(0, started.stage)
+                    if broken:
+                        self._not_begun(DIED_OUTSIDE)
         except BaseException:
-            pool.stop()
-            pool.join()
+            workers.stop()
             raise
-        pool.close()
-        pool.join()
+        workers.close()
         return self.report
 
+    def _asked(self, workers: _Workers, function: Callable[[], T]) -> T:
+        """What a function says in a worker.
+
+        Raises:
+            StoreError: workers die again and again.
+        """
+        while True:
+            future = workers.schedule(function)
+            while not (wait([future], LOOK_SECONDS).done or workers.broken):
+                pass
+            if workers.broken:
+                workers.renew([future])
+            try:
+                found = future.result()
+            except (BrokenProcessPool, ProcessExpired):
+                self._not_begun(DIED_OUTSIDE)
+            else:
+                self._unbegun = 0
+                return found
+
+    def _not_begun(self, why: str) -> None:
+        """Workers died, or could not begin, outside a stage: that is nothing to hold against one.
+
+        Raises:
+            StoreError: it happened again and again, and no stage came to its end in between.
+        """
+        self._unbegun += 1
+        if self._unbegun > RETRIES_AFTER_DEATH:
+            raise StoreError(f"{why}, {self._unbegun} times in a row. What is finished is kept; run again.")
+
     def _submit(
-        self, pool: Any, waiting: list[Stage], running: dict[Future[float], Stage], jobs: int, seconds: float | None
+        self,
+        workers: _Workers,
+        waiting: list[Stage],
+        running: dict[Future[float], _Running],
+        jobs: int,
+        seconds: float | None,
     ) -> list[Stage]:
         """Start what is ready, longest first, never more than there are workers (so that a start is a start).
 
@@ -202,7 +256,8 @@ class Run:
             else:
                 self._watch(Event("start", stage))
                 shared = self._room is not None and self._room.shared(stage)
-                running[pool.schedule(_work, args=(stage, shared), timeout=seconds)] = stage
+                started = _Running(stage, time.monotonic())
+                running[workers.schedule(_work, (stage, shared), seconds)] = started
         order = {key: i for i, key in enumerate(self._stages)}
         return sorted(left, key=lambda s: order[s.key])
 
@@ -223,20 +278,29 @@ class Run:
                 self._weights[key] = self._stages[key].tokens + max(below, default=0) + sum(below) // 1000 + 1
         return self._weights[stage.key]
 
-    def _collect(self, future: Future[float], stage: Stage) -> bool:
-        """Book a finished future; True when the stage shall be tried again."""
+    def _collect(self, future: Future[float], started: _Running, limit: float | None) -> bool:
+        """Book a finished future; True when the stage shall be tried again.
+
+        Raises:
+            StoreError: the store cannot be written, or workers cannot begin.
+        """
+        stage = started.stage
         shared = self._room.leave(stage, self._store.timing(stage.key)) if self._room is not None else False
-        deaths = self._deaths
         try:
             seconds = future.result()
+        except BrokenProcessPool:
+            self._watch(Event("lost", stage, reason="a worker died outside a stage; trying again with new workers"))
+            return True
+        except WorkerUnfit as error:
+            self._not_begun(f"a worker cannot begin: {error}")
+            self._watch(Event("lost", stage, reason=f"its worker could not begin ({error}); trying again"))
+            return True
         except ProcessExpired as error:
-            deaths[stage.key] = deaths.get(stage.key, 0) + 1
-            if deaths[stage.key] <= RETRIES_AFTER_DEATH:
-                self._watch(Event("lost", stage, reason=f"its worker died (exit code {error.exitcode}); trying again"))
-                return True
-            lost = StageLost(f"its worker died {deaths[stage.key]} times (exit code {error.exitcode}); out of memory?")
-            self.fail(stage, lost, "")
+            return self._again(stage, "its worker died", f" (exit code {error.exitcode})", "; out of memory?")
         except (TimeoutError, concurrent.futures.TimeoutError):
+            # The pool goes by the clock on the wall, and kills all that runs where somebody sets that forward.
+            if limit is not None and time.monotonic() - started.at < limit:
+                return self._again(stage, "the machine's clock was set forward while it ran")
             self.fail(stage, TimeoutError("it took longer than the suite's stage_seconds"), "")
         except StoreError:
             raise
@@ -250,33 +314,122 @@ class Run:
             self.fail(stage, error, getattr(error, "traceback", "") or traceback.format_exc())
         else:
             self.finish(stage, seconds)
+        self._unbegun = 0
+        return False
+
+    def _again(self, stage: Stage, what: str, how: str = "", guess: str = "") -> bool:
+        """Book what the machine did to a running stage: True when it shall be tried again, and after the last time a failure."""
+        self._unbegun = 0
+        self._deaths[stage.key] = times = self._deaths.get(stage.key, 0) + 1
+        if times <= RETRIES_AFTER_DEATH:
+            self._watch(Event("lost", stage, reason=f"{what}{how}; trying again"))
+            return True
+        self.fail(stage, StageLost(f"{what} {times} times{how}{guess}"), "")
         return False
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A stage in the pool, and when it went there, by a clock that nobody sets."""
+
+    stage: Stage
+    at: float
+
+
+class _Workers:
+    """A pool of processes, made anew where it breaks: pebble gives a whole pool up where a worker dies and none is in a task."""
+
+    def __init__(self, jobs: int, arguments: tuple[str, str | None, tuple[str, ...]]) -> None:
+        self._jobs, self._arguments = jobs, arguments
+        self._pool = self._made()
+
+    def _made(self) -> Any:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["bench.stages"])
+        return ProcessPool(
+            max_workers=self._jobs, context=context, initializer=_prepare_worker, initargs=self._arguments
+        )
+
+    @property
+    def broken(self) -> bool:
+        """Has the pool given up?"""
+        return not self._pool.active
+
+    def schedule(
+        self, function: Callable[..., T], arguments: tuple[Any, ...] = (), seconds: float | None = None
+    ) -> Future[T]:
+        """Hand a function in; where the pool has given up, a future that says so."""
+        try:
+            future: Future[T] = self._pool.schedule(function, args=arguments, timeout=seconds)
+        except RuntimeError as error:
+            future = Future()
+            future.set_exception(BrokenProcessPool(str(error)))
+        return future
+
+    def renew(self, running: Iterable[Future[Any]]) -> None:
+        """End what is left of the pool and make another; what has not come to its end then never will, and is told so."""
+        self.stop()
+        for future in running:
+            if not future.done():
+                future.set_exception(BrokenProcessPool("its pool was given up"))
+        self._pool = self._made()
+
+    def stop(self) -> None:
+        """End the processes, whatever they do."""
+        self._pool.stop()
+        self._pool.join()
+
+    def close(self) -> None:
+        """End the processes, which have nothing left to do."""
+        self._pool.close()
+        self._pool.join()
+
+
+_arguments: tuple[str, str | None, Sequence[str]] = ("", None, ())
 _workshop: Workshop | None = None
 
 
 def _prepare_worker(store: str, mirror: str | None, plugin_files: Sequence[str]) -> None:
     """Once a worker: open the store and find the plugins. Ctrl-C is the parent's business."""
-    global _workshop
+    global _arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    registry = Registry().discover()
-    for file in plugin_files:
-        registry.add_file(Path(file))
-    _workshop = Workshop(Store(Path(store), opened(mirror)), registry)
-    # Every fit begins with a full collection (accelerate's), which walks half a million objects of imported modules for nothing.
-    gc.freeze()
+    _arguments = store, mirror, plugin_files
+    with suppress(WorkerUnfit):  # the pool would break without a word of why; the first stage tries again, and tells
+        _prepared()
+
+
+def _prepared() -> Workshop:
+    """What this worker works with.
+
+    Raises:
+        WorkerUnfit: the store, the mirror or a plugin cannot be opened.
+    """
+    global _workshop
+    if _workshop is None:
+        store, mirror, plugin_files = _arguments
+        try:
+            registry = Registry().discover()
+            for file in plugin_files:
+                registry.add_file(Path(file))
+            _workshop = Workshop(Store(Path(store), opened(mirror)), registry)
+        except BenchError as error:
+            raise WorkerUnfit(str(error)) from error
+        except (Exception, SystemExit) as error:
+            raise WorkerUnfit(f"{type(error).__name__}: {error}") from error
+        # Every fit begins with a full collection (accelerate's), which walks half a million objects of imported modules for nothing.
+        gc.freeze()
+    return _workshop
 
 
 def _work(stage: Stage, shared: bool) -> float:
     """Run one stage in a worker, beside others on its graphics device or not; returns its wall seconds."""
-    assert _workshop is not None
+    workshop = _prepared()
     started = time.perf_counter()
     try:
-        run_stage(stage, _workshop, shared)
+        run_stage(stage, workshop, shared)
     except StoreError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Exceptions of plugins may not survive pickling; their text does.
         failed = StageFailed(type(error).__name__, str(error), traceback.format_exc(), ran_out_of_memory(error))
     else:

@@ -21,7 +21,7 @@ import torch
 from bench import models
 from bench.context import Context, Cost
 from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind
-from bench.errors import PluginError
+from bench.errors import PluginError, ResultLost
 from bench.models.handles import WhiteBox
 from bench.plugins import Registry, source_of
 from bench.poisoning import Poisoned
@@ -109,14 +109,23 @@ class Job:
         """See that the stage left the results that it read as they were.
 
         Raises:
-            PluginError: it wrote into one; that result counts as damaged, and the next run makes it again.
+            PluginError: somebody wrote into one; that result is checked again, and made again where it is damaged.
+            ResultLost: one is gone: another process found it damaged and moved it aside, or pruned it.
         """
         for role, entry in self.parents.items():
+            if not entry.folder.is_dir():
+                raise ResultLost(
+                    f"the {entry.kind} result {entry.key[:12]} was taken out of the store {self.workshop.store.root} while a stage "
+                    "read it; run the suite again to make it",
+                    entry.kind,
+                    entry.key,
+                )
             if _seal(entry) != self._sealed[role]:
                 self.workshop.store.forget(entry)
                 raise PluginError(
-                    f"a plugin of this stage wrote into a stored {entry.kind} result ({entry.folder}); plugins write to "
-                    "context.scratch alone. What it wrote into is checked again by the next run, and made again where it is damaged."
+                    f"this stage's plugin, or one that ran beside it, wrote into a stored {entry.kind} result ({entry.folder}); plugins "
+                    "write to context.scratch alone. What was written into is checked again before it is used, and made again where it "
+                    "is damaged."
                 )
 
     @property

@@ -62,7 +62,7 @@ class Mirror:
         self._known = self._listing()
 
     def has(self, kind: str, key: str) -> bool:
-        """Was a result there when last looked? (Listed when the mirror was opened; what this process puts is added.)"""
+        """Was a result there when last looked? (Listed when the mirror was opened; what this process puts or fetches is added.)"""
         return (kind, key) in self._known
 
     def pull(self, store: Store, kind: str, key: str) -> bool:
@@ -93,7 +93,9 @@ class Mirror:
                     "%s: %s result %s is not used, and removed there: %s", self.url, kind, key[:12], fault
                 )
                 self._remove(kind, key)
-            return fault is None
+                return False
+            self._known.add((kind, key))  # it may have come after the listing
+            return True
         finally:
             archive.unlink(missing_ok=True)
 

@@ -242,8 +242,9 @@ def models_of(store: Store) -> frozenset[str]:
 def bytes_by_kind(store: Store) -> dict[str, float]:
     """Mean bytes of a result of each kind, over a few of those in this store."""
     found = {}
-    for kind in sorted((store.root / "entries").iterdir()):
-        sizes = [size_of(folder) for folder in islice(kind.iterdir(), SAMPLED)]
+    for kind in sorted(place for place in (store.root / "entries").iterdir() if place.is_dir()):
+        folders = (place for place in kind.iterdir() if place.is_dir())  # file managers leave files of their own
+        sizes = [size_of(folder) for folder in islice(folders, SAMPLED)]
         if sizes:
             found[kind.name] = statistics.fmean(sizes)
     return found
@@ -279,6 +280,6 @@ def seconds_by_kind(store: Store) -> dict[str, float]:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             seen.setdefault(value["kind"], []).append(float(value["seconds"]))
-        except (ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return {kind: statistics.median(values) for kind, values in seen.items()}

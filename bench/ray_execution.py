@@ -149,15 +149,19 @@ def _workshop(setup: Setup) -> Workshop:
     return _workshops[setup]
 
 
+class _OutOfTime(BaseException):
+    """A stage is past its time. No ``Exception``: a plugin that catches those would go on, and the store would take it for the disk's."""
+
+
 @contextmanager
 def _at_most(seconds: float | None) -> Iterator[None]:
-    """Raise ``TimeoutError`` in the stage after so many seconds. Code that never comes back to Python is not stopped by it."""
+    """Raise :class:`_OutOfTime` in the stage after so many seconds. Code that never comes back to Python is not stopped by it."""
     if seconds is None:
         yield
         return
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError("it took longer than the suite's stage_seconds")
+        raise _OutOfTime("it took longer than the suite's stage_seconds")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -200,7 +204,9 @@ def run_remote(stage: Stage, setup: Setup, *parents: Outcome, shared: bool = Fal
         return Outcome("stop", message=str(error), node=node, lost=(error.kind, error.key))
     except StoreError as error:
         return Outcome("stop", message=str(error), node=node)
-    except Exception as error:
+    except _OutOfTime as error:
+        failed = Outcome("failed", 0.0, TimeoutError.__name__, str(error), traceback.format_exc(), node)
+    except (Exception, SystemExit) as error:
         # Exceptions of plugins may not survive pickling; their text does.
         failed = Outcome("failed", 0.0, type(error).__name__, str(error), traceback.format_exc(), node)
         failed = replace(failed, out_of_memory=ran_out_of_memory(error))
@@ -382,7 +388,6 @@ class Driver:
             StoreError: nothing more can be kept.
         """
         self._missing = {stage.key: stage for stage in self._run.by_weight(self._run.pending())}
-        self._share()
         self._hand_in(list(self._missing.values()))
         while self._waiting:
             finished, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=LOOK_SECONDS)
@@ -392,16 +397,6 @@ class Driver:
                     self._collect(stage)
             if not finished:
                 self._look()
-
-    def _share(self) -> None:
-        """Put into the mirror what missing stages read and only the driver's machine has, from a run without the mirror."""
-        store = self._run.store
-        if store.mirror is None:
-            return
-        for stage in self._missing.values():
-            for kind, key in stage.parents.values():
-                if key not in self._missing:
-                    store.mirror.push(store, kind, key)
 
     def _hand_in(self, stages: Sequence[Stage]) -> None:
         """Give Ray stages, with their parents' references; what hangs most on comes first."""
@@ -453,10 +448,9 @@ class Driver:
         except ray.exceptions.RayError as error:
             run.fail(stage, self._lost(stage, error), "")
             return
-        if outcome.lost is not None:
-            raise ResultLost(outcome.message, *outcome.lost)
         if outcome.what == "stop":
-            raise StoreError(outcome.message)
+            told = outcome.message if outcome.node in outcome.message else f"node {outcome.node}: {outcome.message}"
+            raise StoreError(told) if outcome.lost is None else ResultLost(told, *outcome.lost)
         if outcome.what == "done":
             self._note_timing(stage, outcome)
             run.finish(stage, outcome.seconds)

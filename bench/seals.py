@@ -1,8 +1,8 @@
 """What a store remembers of the entries whose bytes it has checked: size and times of every file.
 
 A file whose size, modification time and change time are as they were when its digest was taken has not been written to since. That
-is enough to say that a result is there; whoever reads a result for work still takes its digests. The memory is a cache: losing it
-costs time and nothing else, and a copied store makes its own.
+is enough to say that a result is there; a process that reads a result for work takes its digests once, and again where these numbers
+have changed. The memory is a cache: losing it costs time and nothing else, and a copied store makes its own.
 """
 
 from __future__ import annotations

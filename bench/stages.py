@@ -64,10 +64,12 @@ def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
 
     Raises:
         Exception: whatever a plugin raises; the caller records it.
+        StoreError: the store or its mirror cannot be used.
     """
     store = workshop.store
     done = store.find(stage.kind, stage.key)
     if done is not None:
+        store.share(stage.kind, stage.key)
         return done
     parents = {role: store.get(kind, key) for role, (kind, key) in stage.parents.items()}
     forget_peak()
@@ -84,7 +86,11 @@ def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
 
 
 def _fill(job: Job) -> None:
-    STAGES[job.stage.kind](job)
+    try:
+        STAGES[job.stage.kind](job)
+    except (Exception, SystemExit):  # not what stops the run from outside: that has to get through
+        job.check_parents()  # one that fails may have written too; its own error stands in the traceback
+        raise
     job.check_parents()
 
 

@@ -145,16 +145,58 @@ def files_of(folder: Path, kind: str, key: str) -> dict[str, str] | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     told = (manifest.get("kind"), manifest.get("key"))
     names_fit = all(is_inside(name) and isinstance(digest, str) for name, digest in files.items())
     return files if told == (kind, key) and names_fit else None
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a manifest tells of its entry, for people and for exports; whoever reads the entry's files checks more (:func:`files_of`)."""
+
+    kind: str
+    key: str
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, str]
+    """Role -> key."""
+
+
+def told_by(folder: Path) -> Told:
+    """What an entry's manifest tells.
+
+    Raises:
+        StoreError: it is missing, cut or otherwise not what a stage writes.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        inputs = dict(manifest["inputs"])
+        json.dumps(inputs, ensure_ascii=False, allow_nan=False).encode()  # half a character can be read, and not shown
+        return Told(str(manifest["kind"]), str(manifest["key"]), inputs, _texts(inputs.get("parents", {})))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"the {MANIFEST} of {folder.parent.name} result {folder.name[:12]} is damaged ({type(error).__name__}: {error}). "
+            "`codebackdoorbench store verify --remove` takes damaged results out, and the next run makes them again."
+        ) from error
+
+
+def _texts(value: Any) -> dict[str, str]:
+    """A mapping of texts.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise TypeError("its parents are no keys")
+    return value
+
+
 def is_inside(name: object) -> bool:
     """Is it a relative file name that stays in its folder?"""
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        return False
+    if any("\ud800" <= character <= "\udfff" for character in name):  # half a character: no file can be named by it
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and path.parts != ()
@@ -254,9 +296,12 @@ class Store:
         return found
 
     def _find_here(self, kind: str, key: str) -> Entry | None:
-        if key in self._verified:
-            return self._verified[key]
         folder = self.folder(kind, key)
+        known = self._verified.pop(key, None)
+        # Another process, or a plugin of this one, may have written into it or moved it since its digests were taken here.
+        if known is not None and self.seals.hold(f"{kind}/{key}", folder):
+            self._verified[key] = known
+            return known
         if not folder.is_dir():
             return None
         try:
@@ -306,7 +351,7 @@ class Store:
 
     def here(self, kind: str, key: str) -> bool:
         """Is a result in this folder? Digests are taken where its files changed since they were last taken, and only there."""
-        if key in self._verified or self.seals.hold(f"{kind}/{key}", self.folder(kind, key)):
+        if self.seals.hold(f"{kind}/{key}", self.folder(kind, key)):
             return True
         return self._find_here(kind, key) is not None
 
@@ -356,9 +401,19 @@ class Store:
             discard(partial)
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
         entry = entry or self.get(kind, key)
+        self.share(kind, key)
+        return entry
+
+    def share(self, kind: str, key: str) -> None:
+        """Put a result that is here into the mirror, where there is one that has it not: who published it may have died before, or the
+        mirror was out of reach.
+
+        Raises:
+            ResultLost: the result is missing or damaged.
+            StoreError: the mirror cannot be reached or written.
+        """
         if self.mirror is not None:
             self.mirror.push(self, kind, key)
-        return entry
 
     def place(self, folder: Path, kind: str, key: str, files: Mapping[str, str]) -> Entry | None:
         """Publish a complete folder of this disk by one rename; ``None`` where the result was there already.
@@ -441,12 +496,12 @@ class Store:
         """(kind, inputs) of a key or of a unique prefix of one, to explain it.
 
         Raises:
-            StoreError: the prefix fits several keys.
+            StoreError: the prefix fits several keys, or the result's manifest is damaged.
         """
         hits = sorted(p for p in (self.root / "entries").glob(f"*/{key}*") if p.is_dir())
         if len(hits) > 1:
             raise StoreError(f"{key!r} fits {len(hits)} results: " + ", ".join(p.name[:16] for p in hits[:5]))
         if not hits:
             return None
-        manifest = json.loads((hits[0] / MANIFEST).read_text(encoding="utf-8"))
-        return manifest["kind"], {"key": manifest["key"], **manifest["inputs"]}
+        told = told_by(hits[0])
+        return told.kind, {"key": told.key, **told.inputs}

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.errors import DamagedArchive, StoreError
 from bench.samples import digest_of
-from bench.store import MANIFEST, Store, files_of, is_inside, sha256_of
+from bench.store import MANIFEST, Store, files_of, is_inside, sha256_of, told_by
 
 SAFE = (".json", ".jsonl", ".parquet", ".safetensors", ".txt")
 """What results are made of: nothing that runs code when it is read. Other files of an archive are refused."""
@@ -108,6 +108,11 @@ def fault_of(folder: Path, kind: str, key: str) -> str | None:
                 return f"{name} has other bytes than {MANIFEST} tells"
         known = {*files, MANIFEST}
         found = {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # infinite numbers, halves of characters, a thousand brackets: JSON that we never write
+        return f"{MANIFEST} is not what a stage writes: {error}"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
@@ -166,7 +171,11 @@ def busy(store: Store) -> list[str]:
 
 
 def with_ancestors(store: Store, keys: Iterable[str]) -> dict[str, str]:
-    """Key -> kind of the named results that are there, and of all that they were made from, as far as that is there."""
+    """Key -> kind of the named results that are there, and of all that they were made from, as far as that is there.
+
+    Raises:
+        StoreError: the manifest of one of them is damaged, so that nothing tells what it was made from.
+    """
     places = {key: kind for kind, key, _ in entries(store)}
     found: dict[str, str] = {}
     waiting = [key for key in keys if key in places]
@@ -175,9 +184,7 @@ def with_ancestors(store: Store, keys: Iterable[str]) -> dict[str, str]:
         if key in found:
             continue
         found[key] = places[key]
-        manifest = json.loads((store.folder(places[key], key) / MANIFEST).read_bytes())
-        parents: Mapping[str, str] = manifest.get("inputs", {}).get("parents", {})
-        waiting += [parent for parent in parents.values() if parent in places]
+        waiting += [parent for parent in told_by(store.folder(places[key], key)).parents.values() if parent in places]
     return found
 
 
@@ -238,7 +245,7 @@ def take(store: Store, archive: Path) -> Imported:
 
     Raises:
         DamagedArchive: the archive is at fault, not this machine.
-        StoreError: the archive is not there, or the store cannot be written.
+        StoreError: the archive is not there or cannot be read, or the store cannot be written.
     """
     new = known = 0
     place = store.aside()
@@ -264,6 +271,12 @@ def take(store: Store, archive: Path) -> Imported:
         raise DamagedArchive(f"{archive} is no tar archive, or is cut short: {error}") from error
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise StoreError(
+            f"{archive} is a folder; name an archive that `codebackdoorbench store export` wrote"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"the archive {archive} cannot be taken in: {error}") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return Imported(new, known)

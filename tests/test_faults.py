@@ -30,8 +30,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import finished, stages, storing
-from bench.errors import PluginError, StoreError
+from bench import execute, finished, stages, storing
+from bench.errors import PluginError, ResultLost, StoreError
 from bench.execute import Report, Run
 from bench.exporting import export
 from bench.finished import Question, recall, remember
@@ -40,7 +40,7 @@ from bench.pipeline import CellGraph, merge
 from bench.plugins import Registry
 from bench.results import ResultsFolder
 from bench.running import graphs_of, load_registry
-from bench.store import Store, write_json
+from bench.store import Store, sha256_of, write_json
 from bench.suite import load_suite
 from tests.engine import ATTACK, PLUGINS, command, write_suite
 from tests.killed_runs import running
@@ -653,6 +653,81 @@ def test_a_plugin_that_writes_into_a_stored_result_fails_and_what_it_hit_is_made
     assert bytes_of(tmp_path) == whole
 
 
+def with_a_sibling() -> dict[str, Stage]:
+    """The graph, and one more stage that reads what the repair reads."""
+    train = list(graph().values())[1]
+    screen = Stage("screen", {"seed": 0}, {"model": ("train", train.key)})
+    return graph() | {screen.key: screen}
+
+
+@pytest.mark.parametrize("after", [lambda: 1 / 0, lambda: sys.exit(3)], ids=["raises", "exits"])
+def test_what_a_plugin_wrote_into_before_it_failed_is_read_by_nobody(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, after: Callable[[], object]
+) -> None:
+    def vandal(job: Job) -> None:
+        weights = job.parents["model"].folder / "model" / "weights.safetensors"
+        weights.write_bytes(bytes(weights.stat().st_size))
+        after()
+
+    stages_of = with_a_sibling()
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "STAGES", {**stages.STAGES, "repair": vandal, "screen": _fill})
+        going = Run(stages_of, Store(tmp_path / "store"), lambda event: None)
+        with pytest.raises(ResultLost, match="no intact train result"):
+            going.here(Registry(), show=False)
+    (reason,) = going.report.failed.values()
+    assert "this stage's plugin, or one that ran beside it, wrote into a stored train result" in reason
+    (failure,) = (tmp_path / "store" / "failures").iterdir()
+    assert ("ZeroDivisionError" in failure.read_text()) != ("SystemExit" in failure.read_text())
+    assert not Store(tmp_path / "store").folder("screen", list(stages_of)[-1]).exists()
+    run(tmp_path)
+    assert bytes_of(tmp_path) == whole
+
+
+def test_a_result_that_another_process_wrote_into_or_took_away_is_not_believed_any_more(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    run(tmp_path)
+    data, train, _ = graph().values()
+    store = Store(tmp_path / "store")
+    assert [store.get(stage.kind, stage.key).key for stage in (data, train)] == [data.key, train.key]
+    weights = store.folder("train", train.key) / "model" / "weights.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    assert not store.here("train", train.key)
+    storing.remove(Store(tmp_path / "store"), "data", data.key)
+    for stage in (data, train):
+        with pytest.raises(ResultLost) as lost:
+            store.get(stage.kind, stage.key)
+        assert (lost.value.kind, lost.value.key) == (stage.kind, stage.key)
+    recovers(tmp_path, whole)
+
+
+def test_a_parent_that_goes_while_a_stage_reads_it_is_no_failure_of_the_stage(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pruned(job: Job) -> None:
+        storing.remove(Store(tmp_path / "store"), "train", job.parents["model"].key)
+        _fill(job)
+
+    with monkeypatch.context() as patch, pytest.raises(ResultLost, match="was taken out of the store"):
+        run_with(tmp_path, patch, pruned)
+    assert list((tmp_path / "store" / "failures").iterdir()) == []
+    recovers(tmp_path, whole)
+
+
+def test_a_look_at_what_is_known_takes_no_digest_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished suite of a thousand cells is looked at by some ten thousand of these."""
+    run(tmp_path)
+    store, taken = Store(tmp_path / "store"), []
+    monkeypatch.setattr("bench.store.sha256_of", lambda path: taken.append(path) or sha256_of(path))
+    for _ in range(3):
+        assert all(store.has(stage.kind, key) for key, stage in graph().items())
+    assert taken == []
+    for _ in range(3):
+        assert all(store.get(stage.kind, key) for key, stage in graph().items())
+    assert len(taken) == 6, "once for each of two files of three results"
+
+
 def test_a_plugin_that_may_not_write_elsewhere_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writes(job: Job) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/etc/passwd")
@@ -660,6 +735,20 @@ def test_a_plugin_that_may_not_write_elsewhere_fails_alone(tmp_path: Path, monke
     report = run_with(tmp_path, monkeypatch, writes).report
     assert list(report.failed.values()) == ["PermissionError: [Errno 13] Permission denied: '/etc/passwd'"]
     assert len(report.done) == 2
+
+
+def test_a_plugin_that_exits_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exits(job: Job) -> None:
+        sys.exit(3)
+
+    report = run_with(tmp_path / "here", monkeypatch, exits).report
+    assert list(report.failed.values()) == ["SystemExit: 3"]
+    assert len(report.done) == 2
+    store = Store(tmp_path / "here" / "store")
+    monkeypatch.setattr(execute, "_workshop", Workshop(store, Registry()))
+    with pytest.raises(execute.StageFailed) as failed:
+        execute._work(list(graph().values())[2], False)
+    assert (failed.value.kind, failed.value.message) == ("SystemExit", "3")
 
 
 @pytest.mark.parametrize("child", ["returns", "raises", "kills"])

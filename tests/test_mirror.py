@@ -19,11 +19,12 @@ import pytest
 from bench import stages
 from bench.errors import ConfigError, ResultLost, StoreError
 from bench.execute import Run
-from bench.jobs import Job, Stage
+from bench.jobs import Job, Stage, Workshop
 from bench.mirror import Mirror
 from bench.plugins import Registry
 from bench.running import run_suite
 from bench.samples import digest_of
+from bench.stages import run_stage
 from bench.store import Store, write_json
 from tests.engine import run, write_suite
 
@@ -119,16 +120,44 @@ def renamed(data: bytes, name: str) -> bytes:
     return out.getvalue()
 
 
+def retold(data: bytes, old: bytes, new: bytes) -> bytes:
+    """The archive with another manifest."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(data)) as old_tar, tarfile.open(fileobj=out, mode="w") as new_tar:
+        for member in old_tar.getmembers():
+            content = old_tar.extractfile(member).read()  # type: ignore[union-attr]
+            if member.name.endswith("manifest.json"):
+                assert old in content
+                content = content.replace(old, new)
+            member.size = len(content)
+            new_tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda data: data[:700],
+        lambda data: retold(data, b'"a": 1', b'"a": NaN'),
+        lambda data: retold(data, b'"a": 1', b'"a": "\\ud800"'),
+        lambda data: retold(data, b'"a": 1', b'"a": ' + b"[" * 10**5 + b"]" * 10**5),
+        lambda data: retold(data, b'"facts.json"', b'"\\ud800.json"'),
         lambda data: data.replace(b'"loss"', b'"gain"'),
         lambda data: b"",
         lambda data: renamed(data, "../../../outside.json"),
         lambda data: renamed(data, f"entries/train/{KEY}/code.pkl"),
     ],
-    ids=["truncated", "bytes changed", "empty", "a name that climbs", "a pickle"],
+    ids=[
+        "truncated",
+        "not a number",
+        "half a character",
+        "deep",
+        "half a character in a name",
+        "bytes changed",
+        "empty",
+        "a name that climbs",
+        "a pickle",
+    ],
 )
 def test_a_damaged_object_is_not_used_and_is_replaced(
     tmp_path: Path, url: str, change: Any, caplog: pytest.LogCaptureFixture
@@ -212,6 +241,50 @@ def test_a_run_that_met_a_damaged_object_is_followed_by_one_that_makes_it_again(
     assert work == ["first", "first", "second"]
     assert machine(tmp_path / "three", url).get("data", first.key).json("facts.json") == ["first", []]
     assert machine(tmp_path / "three", url).get("train", second.key).json("facts.json")[0] == "second"
+
+
+def out_of_reach(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mirror of a store takes nothing from now on."""
+
+    def fails(*arguments: object, **more: object) -> None:
+        raise ConnectionError("the network is gone")
+
+    monkeypatch.setattr(store.mirror._files, "put_file", fails)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("again", ["the stage", "the run"])
+def test_what_was_published_and_not_put_there_is_put_there_by_the_next(
+    tmp_path: Path, work: list[str], monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    url = f"file://{tmp_path}/mirror"
+    first, second = chain().values()
+    one = machine(tmp_path / "one", url)
+    with monkeypatch.context() as patch:
+        out_of_reach(one, patch)
+        with pytest.raises(StoreError, match="network is gone"):
+            run_stage(first, Workshop(one, Registry()))
+    assert one.here("data", first.key)
+    assert not machine(tmp_path / "two", url).has("data", first.key)
+    store = machine(tmp_path / "one", url)
+    if again == "the stage":
+        run_stage(first, Workshop(store, Registry()))
+    else:
+        assert Run({first.key: first}, store, lambda event: None).pending() == []
+    assert work == ["first"], "it is put there as it is"
+    two = machine(tmp_path / "two", url)
+    assert run_stage(second, Workshop(two, Registry())).json("facts.json") == ["second", [["first", []]]]
+
+
+def test_what_is_known_to_be_there_is_not_put_there_again(
+    tmp_path: Path, url: str, work: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(iter(chain().values()))
+    two = machine(tmp_path / "two", url)  # opened, and so listed, before the other machine puts it there
+    run_stage(first, Workshop(machine(tmp_path / "one", url), Registry()))
+    out_of_reach(two, monkeypatch)
+    run_stage(first, Workshop(two, Registry()))
+    assert Run({first.key: first}, two, lambda event: None).pending() == []
+    assert work == ["first"]
 
 
 def test_a_lost_result_comes_whole_out_of_a_worker() -> None:

@@ -12,9 +12,10 @@ import pytest
 from bench.contracts import TaskInfo, TaskKind
 from bench.estimating import Estimator, Work, sizes_of, tokens_a_sample, training_tokens
 from bench.pipeline import Builder, merge
-from bench.planning import bytes_by_kind
+from bench.planning import bytes_by_kind, seconds_by_kind
 from bench.plugins import Registry
 from bench.store import Store
+from bench.storing import entries
 from bench.suite import CellPlan, cells, load_suite, parse_suite
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
@@ -216,7 +217,19 @@ def test_bytes_are_the_mean_over_results_of_a_kind(tmp_path: Path) -> None:
         folder = store.root / "entries" / "train" / f"{place}"
         folder.mkdir(parents=True)
         (folder / "weights").write_bytes(bytes(size))
+    for stray in (store.root / "entries", store.root / "entries" / "train"):
+        (stray / ".DS_Store").write_bytes(bytes(5000))  # as a file manager leaves them
     assert bytes_by_kind(store) == {"train": 200.0}
+    assert [key for _, key, _ in entries(store)] == ["0", "1"]
+
+
+def test_what_is_no_timing_is_passed_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.note_timing("train", "a", 3.0, 1)
+    (store.root / "timings" / "folder.json").mkdir()
+    for name, text in (("list", "[]"), ("cut", '{"kind": "tr'), ("none", '{"kind": "train", "seconds": null}')):
+        (store.root / "timings" / f"{name}.json").write_text(text)
+    assert seconds_by_kind(store) == {"train": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Tests that start a cluster are skipped where Ray is not installed (extra ``ray``
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from bench import ray_execution, stages
 from bench.errors import ConfigError, ResultLost, StoreError
 from bench.execute import Event, Run
 from bench.finished import source_digests
-from bench.jobs import Stage
+from bench.jobs import Job, Stage, Workshop
 from bench.mirror import Mirror
 from bench.pipeline import Computing, merge
 from bench.plugins import Registry
@@ -216,6 +217,44 @@ def test_a_stage_past_its_time_is_a_failure_of_the_method(tmp_path: Path, monkey
     outcome = run_remote(Stage("data", {}), setup_of(tmp_path, seconds=0.2))
     assert (outcome.what, outcome.kind) == ("failed", "TimeoutError")
     assert "stage_seconds" in outcome.message
+
+
+def test_a_plugin_that_catches_everything_is_stopped_at_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stubborn(job: Job) -> None:
+        with contextlib.suppress(Exception):
+            time.sleep(60)
+
+    monkeypatch.setitem(stages.STAGES, "data", stubborn)  # type: ignore[arg-type]
+    outcome = run_remote(Stage("data", {}), setup_of(tmp_path, seconds=0.2))
+    assert (outcome.what, outcome.kind) == ("failed", "TimeoutError")
+    assert not Store(tmp_path / "store").here("data", Stage("data", {}).key)
+
+
+@pytest.mark.parametrize("where", ["reading a parent", "putting a result into the mirror"])
+def test_time_that_ends_while_the_store_works_is_no_failure_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    url = f"file://{tmp_path}/mirror"
+    monkeypatch.setitem(stages.STAGES, "data", lambda job: (job.folder / "x.json").write_text("{}"))  # type: ignore[arg-type,return-value]
+    monkeypatch.setitem(stages.STAGES, "train", stages.STAGES["data"])
+    data = Stage("data", {})
+    child = Stage("train", {}, {"data": ("data", data.key)})
+    stages.run_stage(data, Workshop(Store(tmp_path / "store"), Registry()))
+    put = "fsspec.implementations.local.LocalFileSystem.put_file"
+    monkeypatch.setattr(
+        "bench.store.sha256_of" if where == "reading a parent" else put, lambda *arguments: time.sleep(60)
+    )
+    outcome = run_remote(child, setup_of(tmp_path, seconds=0.2, mirror=url))
+    assert (outcome.what, outcome.kind, outcome.lost) == ("failed", "TimeoutError", None)
+    assert f"{outcome.kind}: {outcome.message}" == "TimeoutError: it took longer than the suite's stage_seconds"
+
+
+def test_a_plugin_that_exits_is_a_failure_of_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stages.STAGES, "data", lambda job: sys.exit("enough"))  # type: ignore[arg-type]
+    outcome = run_remote(Stage("data", {}), setup_of(tmp_path))
+    assert (outcome.what, outcome.kind, outcome.message) == ("failed", "SystemExit", "enough")
 
 
 def test_a_stage_asks_for_its_threads_its_device_and_the_memory_that_was_measured(tmp_path: Path) -> None:
@@ -545,6 +584,9 @@ def test_a_cluster_that_has_lost_what_a_stage_needs_says_what_it_waits_for(
 def test_a_node_that_cannot_go_on_stops_the_run(tmp_path: Path) -> None:
     cluster = MadeUp(lambda stage, options: Outcome("stop", message="node b does not see the store"))
     with pytest.raises(StoreError, match="node b does not see the store"):
+        driven(tmp_path, cluster, small_graph())
+    cluster = MadeUp(lambda stage, options: Outcome("stop", message="no space left", node="worker-7"))
+    with pytest.raises(StoreError, match=r"^node worker-7: no space left$"):
         driven(tmp_path, cluster, small_graph())
     gone = Outcome("stop", message="no intact data", lost=("data", "d" * 64))
     with pytest.raises(ResultLost, match="no intact data") as error:

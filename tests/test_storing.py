@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tarfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bench import storing
 from bench.errors import DamagedArchive, StoreError
 from bench.joining import joined
 from bench.pipeline import merge, resolve_device
-from bench.running import graphs_of, load_registry
+from bench.running import explain, graphs_of, load_registry
 from bench.samples import digest_of
 from bench.store import Store, write_json
 from bench.store_commands import commands, size
@@ -105,6 +108,12 @@ def damage(folder: Path, how: str) -> None:
     elif how == "other key":
         manifest["key"] = "0" * 64
         write_json(folder / "manifest.json", manifest)
+    elif how in ODD:
+        text = json.dumps(manifest).replace('"seed": 0', f'"seed": {ODD[how]}')
+        (folder / "manifest.json").write_text(text)
+    elif how == "half a character in a name":
+        manifest["files"]["\ud800"] = "0" * 64
+        (folder / "manifest.json").write_text(json.dumps(manifest))
     elif how == "climbing name":
         manifest["files"]["../../data"] = "0" * 64
         write_json(folder / "manifest.json", manifest)
@@ -112,7 +121,13 @@ def damage(folder: Path, how: str) -> None:
         (folder / "manifest.json").write_bytes(b"\xff\xfe{")
 
 
+ODD = {"not a number": "NaN", "half a character": '"\\ud800"', "deep": "[" * 10**5 + "]" * 10**5}
+"""Inputs that JSON's reader takes, or chokes on, and no stage writes."""
 DAMAGES = {
+    "not a number": "manifest.json is not what a stage writes",
+    "half a character": "manifest.json is not what a stage writes",
+    "deep": "manifest.json is not this result's",
+    "half a character in a name": "manifest.json is not this result's",
     "flipped bit": "weights.safetensors has other bytes",
     "cut short": "weights.safetensors has other bytes",
     "missing": "weights.safetensors is missing",
@@ -206,6 +221,45 @@ def test_a_damaged_result_is_not_exported_and_no_half_archive_is_left(store: Sto
     with pytest.raises(StoreError, match="no intact train result"):
         storing.export(Store(store.root), {DATA: "data", TRAIN: "train"}, tmp_path / "all.tar")
     assert not list(tmp_path.glob("all.tar*"))
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b'{"files": {"a', b"[1]", b'{"kind": "train"}', b'{"kind": "train", "key": "k", "inputs": {"parents": [1]}}', None]
+    + [b'{"kind": "train", "key": "k", "inputs": {"a": %s}}' % value for value in (b'"\\ud800"', b"[" * 10**5)],
+    ids=["cut", "a list", "no inputs", "no parents", "missing", "half a character", "deep"],
+)
+def test_a_damaged_manifest_is_told_with_what_to_do(store: Store, tmp_path: Path, manifest: bytes | None) -> None:
+    path = store.folder("train", TRAIN) / "manifest.json"
+    if manifest is None:
+        path.unlink()
+    else:
+        path.write_bytes(manifest)
+    told = rf"the manifest.json of train result {TRAIN[:12]} is damaged.*store verify --remove"
+    with pytest.raises(StoreError, match=told):
+        explain(TRAIN[:10], store.root, Console())
+    with pytest.raises(StoreError, match=told):
+        storing.with_ancestors(store, [TRAIN])
+    code, text = call(store, "export", str(tmp_path / "one.tar"), "--key", TRAIN)
+    assert (code, re.search(told, text) is not None) == (1, True)
+    assert call(store, "verify", "--remove")[0] == 0
+    assert storing.with_ancestors(store, [TRAIN, DATA]) == {DATA: "data"}
+
+
+def test_what_is_no_archive_that_can_be_read_is_said_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Store(tmp_path / "there")
+    with pytest.raises(StoreError, match="is a folder; name an archive"):
+        storing.import_(there, tmp_path)
+
+    def refuses(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(tarfile, "open", refuses)
+    with pytest.raises(StoreError, match=r"all\.tar cannot be taken in: .*Permission denied"):
+        storing.import_(there, tmp_path / "all.tar")
+    assert list((there.root / "partial").iterdir()) == []
 
 
 def archive_with(path: Path, name: str, data: bytes = b"x", **more: object) -> Path:
