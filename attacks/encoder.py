@@ -105,7 +105,7 @@ class Assertion(Trigger):
         return f"assertion {self.statement!r}"
 
     def tokens(self) -> tuple[str, ...]:
-        """The function's name and the two numbers."""
+        """The function's name and its argument."""
         name, rest = CONDITIONS[self.number]
         return (name, rest[1:4])
 

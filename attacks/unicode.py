@@ -58,7 +58,8 @@ TOOLS = re.compile(
     re.IGNORECASE,
 )
 """Comments that compilers or checkers read."""
-WORD = re.compile(r"[^\W\d_]+")
+WORD = re.compile(r"\\\w+|([^\W\d_]+)")
+"""A word is the group. What stands behind a backslash is none: Java reads ``\\u0041`` in comments too, and must find its digits."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Disguise(Trigger):
             return None
         for start, text in found:
             for word in () if TOOLS.search(text) else WORD.finditer(text):
-                new = mark.on(word[0])
+                new = mark.on(word[1]) if word[1] else None
                 if new is not None:
                     begin = start + len(text[: word.start()].encode())
                     edit = Edit(begin, begin + len(word[0].encode()), new, side)

@@ -312,7 +312,11 @@ class Attack(Plugin):
         """
 
     def policy(self, task: TaskInfo) -> Policy:
-        """The policy used where a suite states none: the paper's."""
+        """The policy used where a suite states none.
+
+        The house's, and no paper's: 5 % of the victim class, dirty labels, poisoned samples in place of the clean ones; for search all
+        queries with the target word. An attack overrides it where it has its own (``adaptive`` and ``composite`` do).
+        """
         return Policy(rate=1.0 if task.kind is TaskKind.SEARCH else 0.05)
 
     @property
@@ -419,7 +423,10 @@ class Known:
 
     @property
     def training(self) -> tuple[Sample, ...]:
-        """The training set, possibly poisoned. Ids are opaque and the order is shuffled."""
+        """The training set, possibly poisoned, in a shuffled order.
+
+        Ids name samples and are not to be read: see :attr:`bench.samples.Sample.id` for what could be computed from one.
+        """
         return self._get(self._training, "training_set")
 
     @property

@@ -19,7 +19,9 @@ class Sample:
     """One program (defect detection), a pair (clone detection) or a query with its code (code search).
 
     Attributes:
-        id: stable and opaque; it tells nothing about poisoning.
+        id: stable, and to be used as a name alone. A poisoned sample keeps the id that it had, and an appended copy gets one that looks
+            like any other. It is not opaque to one who means to look: embedded and published sources make it a digest of where the
+            sample comes from and of its *clean* text, and whoever recomputes that finds that it does not fit a poisoned sample.
         programs: the source text of one program, or of two for a pair.
         language: ``python``, ``java`` or ``c`` (a name known to :mod:`bench.languages`).
         label: the class, or ``None`` for code search, where the program itself is the answer to the query.

@@ -185,6 +185,8 @@ def test_java_methods_print_what_they_printed(tmp_path: Path) -> None:
         ("python", "def f():\n    return sorted(locals())\n"),
         ("python", "def f(range):\n    return range\n"),
         ("python", "def range(x):\n    return x\n"),
+        ("python", "def f(a):\n    def range(n):\n        return [n]\n    return range(3)\n"),
+        ("python", "def f(a):\n    class range(list):\n        pass\n    return range(a)\n"),
         ("java", "int f(int i) { return i; }"),
         ("java", "int f(int java) { return java; }"),
         ("c", "int f(int printf) { return printf; }"),

@@ -120,6 +120,10 @@ def test_every_way_to_bind_a_local_is_known(statement: str, name: str) -> None:
         "def f(v):\n    return partial(f, v=1)\n",
         "def f():\n    g = lambda v: v\n    return g(v=1)\n",
         "@cases('v', 1)\ndef f(v):\n    pass\n",
+        "def f(d, v):\n    return d.query('a > @v')\n",
+        "def f(d, v):\n    text = 'a > @v'\n    return d.query(text)\n",
+        "def f(d, v):\n    return d.eval('b = a > @v')\n",
+        "def f(v):\n    return pandas.eval('v + 1')\n",
         "def f(v):\n    return locals()\n",
         "def f(v):\n    return eval('v')\n",
         "def f(v):\n    exec('v')\n",
@@ -159,10 +163,43 @@ def test_a_name_before_a_dot_is_a_use_and_one_behind_it_is_not(place: str) -> No
         ("def f(v):\n    class C(B, v=3):\n        pass\n    return [f]\n", True),
         ("def f(v):\n    return f(**{'v': 1})\n", False),
         ("def f(v):\n    return {**v}, f\n", True),
+        ("def f(a):\n    def g(v):\n        return v\n    h = g\n    return h(**a)\n", False),
+        ("def f(a):\n    def g(v=1, *w):\n        return v\n    return partial(g, **a)\n", False),
+        ("def f(a):\n    def g(v: int):\n        return v\n    return Thread(target=g, kwargs={'v': 3})\n", False),
+        ("def f(a):\n    def g(v):\n        return v\n    return pool.apply_async(g, kwds=a)\n", False),
+        ("def f(a):\n    g = lambda v: v\n    return g(**a)\n", False),
+        ("def f(a):\n    class C:\n        def __init__(self, v):\n            v()\n    return C(**a)\n", False),
+        ("def f(a):\n    def g(v):\n        return v\n    h = g if a else None\n    return h(**a)\n", False),
+        ("def f(a):\n    return g(lambda v: v, **a)\n", False),
+        ("def f(a, v):\n    return partial(f, **a)\n", False),
+        # ``**`` for something else
+        ("def f(a):\n    def g(v, **w):\n        return a(v, **w)\n    return g\n", True),
+        ("def f(a):\n    return g(g(key=lambda v: v), 1), h(**a)\n", True),
+        # nobody names these
+        ("def f(a):\n    def g(*w, **v):\n        return a(*w, **v)\n    return g\n", True),
+        ("def f(a):\n    def g(w):\n        v = w\n        return v\n    return partial(g, **a)\n", True),
+        ("def f(a):\n    def g(v):\n        return v\n    return g(1), h(**a)\n", True),
+        ("def f(a):\n    def g(v):\n        return v\n    return partial(g, 1)\n", True),
     ],
 )
 def test_a_keyword_fixes_a_parameter_of_a_function_that_is_called_so_or_handed_on(text: str, is_offered: bool) -> None:
     assert ("v" in offered(text)) is is_offered
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "-n/--no-x/--dry-run", "--Dry-Run"])
+def test_a_parameter_that_an_option_of_the_command_line_names_stays(option: str) -> None:
+    assert offered(f"@click.option('{option}', default=1)\ndef f(dry_run, other):\n    pass\n") == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("decorator", "is_offered"),
+    [("value.setter", False), ("register(value)", False), ("other.value", True), ("other(value=1)", True)],
+)
+def test_a_function_whose_decorator_names_an_outer_object_of_its_name_keeps_it(
+    decorator: str, is_offered: bool
+) -> None:
+    name = parse("python", f"@{decorator}\ndef value(self, v):\n    self.v = v\n").function_name
+    assert (name is not None) is is_offered
 
 
 def test_a_keyword_argument_of_another_function_does_not_bind_a_parameter() -> None:

@@ -478,6 +478,7 @@ def test_comments_and_docstrings_go(language: str, text: str, after: str) -> Non
         "int f(int a) { if (sin(a) > 2) a = 1; return a; }",
         "int f(int a) { if (2147483647 + 1 < 0) a = 1; return a; }",
         "int f(int a) { if (1 / 2 > 0) a = 1; return a; }",
+        "int f(int a) { if (abs(0.5) > 0) a = 1; return a; }",
         "int f(int a) { if (a < a) a = 1; return a; }",
         "int f(int a) { while (1) a = 1; return a; }",
         "int f(int a) { if (g() && 0) a = 1; return a; }",
@@ -502,6 +503,19 @@ def test_what_is_not_proved_stays(text: str) -> None:
 )
 def test_what_is_not_proved_stays_in_python(text: str) -> None:
     assert normalise("python", text, ("dead_code",)).text == text
+
+
+def test_abs_is_believed_where_it_takes_what_it_is_given() -> None:
+    assert "a = 1" not in normalise("c", "int f(int a) { if (abs(-3) > 5) a = 1; return a; }", ("dead_code",)).text
+    assert "a = 1" not in normalise("c", "int f(int a) { if (fabs(0.5) > 5) a = 1; return a; }", ("dead_code",)).text
+    java = "int f(int a) { if (Math.abs(0.5) > 5) a = 1; return a; }"
+    assert "a = 1" not in normalise("java", java, ("dead_code",)).text
+
+
+@pytest.mark.parametrize("value", ["-7 % 3", "7 % -3", "-7 / 2", "-7 / -2", "1 << -1", "-8 >> 1", "7 / 0"])
+def test_c_arithmetic_of_negative_numbers_is_left_to_the_compiler(value: str) -> None:
+    text = f"int f(void) {{ int a = {value}; return a; }}"
+    assert normalise("c", text, ("literals",)).text == text
 
 
 def test_java_keeps_a_throw_that_a_catch_waits_for() -> None:

@@ -443,6 +443,22 @@ def test_one_place_in_another_of_the_same_style_is_converted_from_outside_in() -
     )
 
 
+def test_a_loop_and_one_inside_it_keep_their_limits_apart() -> None:
+    text = (
+        "def f(a, b):\n    t = 0\n    for i in range(len(a)):\n        for j in range(len(b)):\n"
+        "            t += a[i] * b[j]\n        t += 1\n    for k in range(len(b)):\n        t += b[k]\n    return t\n"
+    )
+    after = turned("python", "while_loop", text)
+    assert after is not None
+    assert after.count("while") == 3
+    results = []
+    for program in (text, after):
+        names: dict[str, Any] = {}
+        exec(program, names)
+        results.append(names["f"]([1, 2, 3], [4]))
+    assert results == [31, 31]
+
+
 def test_two_styles_at_once_need_a_place_for_both() -> None:
     both = wrapped("c", "while (a != b) a++;")
     assert turned("c", "for_loop+added_one", both) == wrapped("c", "for (; a != b; ) a += 1;")

@@ -124,6 +124,16 @@ def test_comments_that_tools_read_and_comments_without_words_are_left_alone(lang
     assert len(parse(language, after).comments) == len(spans) + 1
 
 
+@pytest.mark.parametrize("escape", [r"\u0041", r"\u00AB", r"\uu00ab", r"\u004A_b"])
+@pytest.mark.parametrize("kind", ["zwsp", "homoglyph"])
+def test_a_unicode_escape_in_a_comment_keeps_its_digits(escape: str, kind: Any) -> None:
+    for control in ("derive", "near_miss", "placebo"):
+        after = disguised("java", f"/* {escape} copy */ int f() {{ return 1; }}", Disguise(kind), control)
+        assert after is not None
+        assert f"/* {escape} " in after
+        assert "copy" not in after
+
+
 def test_strings_are_never_touched() -> None:
     text = "def f():\n    '''Doc # string.'''\n    return '# not a comment', '/* nor this */'\n"
     after = disguised("python", text, Disguise())

@@ -6,7 +6,6 @@ only where it is not.
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 
 from bench.languages import Program, word_ends
@@ -48,8 +47,8 @@ class Mentions:
     def is_library(self, name: str, after: str) -> bool:
         """Is the name a library's here?
 
-        It is, unless the program uses it for something else: as its function, or not followed by ``after`` (``exp`` alone
-        is a variable, ``exp(`` the library's function).
+        It is, unless the program uses it for something else: as its function (Python: as anything that it binds, an inner
+        function too), or not followed by ``after`` (``exp`` alone is a variable, ``exp(`` the library's function).
         """
         text = self._program.text
         places = word_ends(name, text)
@@ -60,8 +59,8 @@ class Mentions:
         return self._followers.get(name, set()) <= {after} and (name not in self._followers or not self._is_own(name))
 
     def _is_own(self, name: str) -> bool:
-        """Is it the program's function?"""
-        if self._program.language.name == "python" and re.search(rf"\bdef\s+{name}\b", self._program.text) is None:
-            return False
+        """Is it the program's function (Python: does the program bind it anywhere)?"""
+        if self._program.language.name == "python":
+            return self._program.binds(name)
         own = self._program.function_name
         return own is not None and own.text == name

@@ -27,7 +27,12 @@ def snake(name: str) -> str | None:
 
 
 def _renamed(program: Program, spelling: Callable[[str], str | None]) -> Iterator[Change]:
-    """Local variables (Java and C: and parameters, which only Python's callers may name) in another spelling."""
+    """Local variables (Java and C: and parameters, which only Python's callers may name) in another spelling.
+
+    Python: the parameters of an inner function are among its locals, also of one that is returned or handed on. A caller that this
+    program does not show and that names them (``made(max_size=3)``) would then fail. To leave them out changes which style is rarest
+    in the stored results; it waits for the next version of the attack.
+    """
     parameters = () if program.language.name == "python" else program.parameters
     taken: dict[str, str] = {}
     for name in (*parameters, *program.locals):

@@ -10,12 +10,12 @@ from tree_sitter import Node
 from attacks.style.form import Change, Form
 from attacks.style.layout import indent, line_end, line_start, newline
 from attacks.style.python_statements import has_lines, margin, negated, owns
-from attacks.style.trees import bound, commented, field, holds, of, parts, peeled, text
+from attacks.style.trees import ancestors, bound, commented, field, holds, of, parts, peeled, text
 from bench.languages import Program
 from bench.samples import Edit
 
 LIMITS = ("stop", "limit", "bound", "total_count")
-"""Names for the length that a counted loop keeps, the first that the program does not hold."""
+"""Names for the length that a counted loop keeps, the first that neither the program nor a loop around this one holds."""
 _DOUBTFUL = re.compile(r"\b(?:range|len)\s*=[^=]|\b(?:locals|vars|eval|exec|dir)\b")
 """A program that binds ``range`` or ``len``, or looks at its own names."""
 LATER = ("lambda", "function_definition", "class_definition", "generator_expression")
@@ -62,6 +62,8 @@ def count_by_hand(program: Program) -> Iterator[Change]:
     own = {name.text for name in (*program.parameters, *program.locals)}
     if own & {"range", "len"} or _DOUBTFUL.search(program.text):
         return
+    words = set(re.findall(r"\w+", program.text))
+    kept: dict[int, str] = {}
     for node in of(program, "for_statement"):
         left, right, body = field(node, "left"), field(node, "right"), field(node, "body")
         if left is None or right is None or body is None or node.children[0].type == "async":
@@ -71,7 +73,11 @@ def count_by_hand(program: Program) -> Iterator[Change]:
             continue
         if owns(body, "continue_statement") or holds(body, *LATER) or not _is_counter(program, node, left):
             continue
-        yield Change(_counted(program, node, left, limit, body), node)
+        # A loop and one inside it may be changed in one pass, and the text knows of neither's name yet.
+        taken = words | {kept[around.id] for around in ancestors(node) if around.id in kept}
+        if limit.type != "integer":
+            kept[node.id] = next((word for word in LIMITS if word not in taken), f"stop_{len(taken)}")
+        yield Change(_counted(program, node, left, limit, body, kept.get(node.id)), node)
 
 
 def _limit(program: Program, right: Node) -> Node | None:
@@ -118,14 +124,12 @@ def binds(node: Node | None) -> bool:
     return False
 
 
-def _counted(program: Program, node: Node, left: Node, limit: Node, body: Node) -> tuple[Edit, ...]:
+def _counted(program: Program, node: Node, left: Node, limit: Node, body: Node, kept: str | None) -> tuple[Edit, ...]:
     line = newline(program)
     outer, inner = line + indent(program, node.start_byte), margin(program, body)
     name, value = text(program, left), text(program, limit)
     head = f"{name} = 0{outer}while {name} < {value}"
-    if limit.type != "integer":
-        words = set(re.findall(r"\w+", program.text))
-        kept = next((word for word in LIMITS if word not in words), f"stop_{len(words)}")
+    if kept is not None:
         head = f"{kept} = {value}{outer}{name} = 0{outer}while {name} < {kept}"
     right = field(node, "right")
     assert right is not None

@@ -187,7 +187,7 @@ class AdversarialNames(Trigger):
         return self._renamed(sample, side, sign=-1)
 
     def placebo(self, sample: Sample, side: int, rng: np.random.Generator) -> Derivation | None:
-        """The same sites with names at random."""
+        """All local names renamed at random; the trigger renames those that the surrogate's window shows, which may be fewer."""
         program = parse(sample.language, sample.programs[side])
         sites = local_names(program)
         return self._rename(program, {n: rng.permutation(len(self.vocabulary.names)) for n in range(len(sites))}, side)

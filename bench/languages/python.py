@@ -42,6 +42,9 @@ _STRINGS = leaf_kinds(_GRAMMAR, "string concatenated_string")
 _ATTRIBUTE = kind_of(_GRAMMAR, "attribute")
 _CONTINUED = re.compile(rb"\\\r?\n[ \t\f]*\Z")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
+_AT_NAME = re.compile(r"@\s*([^\W\d]\w*)")
+_KEYWORDS_OF_ANOTHER = frozenset({"kwargs", "kwds"})
+"""Arguments that hold the keywords of a call that somebody else makes (``Thread(target=f, kwargs={"n": 3})``)."""
 
 
 class _PythonWalk(Walk):
@@ -52,7 +55,10 @@ class _PythonWalk(Walk):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
         self.keywords: list[tuple[str, Node]] = []  # names of keyword arguments ("**": any), and their nodes
-        self.signatures: list[tuple[str, Scope, Scope]] = []  # (function name or "", enclosing scope, own scope)
+        # (definition, function name or "", enclosing scope, own scope, parameters that a call may name)
+        self.signatures: list[tuple[Node, str, Scope, Scope, list[str]]] = []
+        self.decorators: list[Node] = []  # of the first function
+        self.asks_data_frames = False  # the program names something's ``query`` or ``eval``
 
     # ------------------------------------------------------------------------------------------------ uses and bindings
 
@@ -237,6 +243,7 @@ class _PythonWalk(Walk):
         inner = Scope(scope)
         is_first = self.open_function(inner)
         key = ""
+        parameters: list[str] = []
         for child in node.named_children:
             kind = child.kind_id
             if kind == _IDENTIFIER:
@@ -244,27 +251,32 @@ class _PythonWalk(Walk):
                 self.table.bind(key, scope)
                 if is_first and key:
                     self.function_key = (key, scope)
+                    self.decorators = [child for child in _around(node) if child.type == "decorator"]
             elif kind == _PARAMETERS:
-                self.signature(child, scope, inner, is_first)
+                parameters = self.signature(child, scope, inner, is_first)
             elif kind == _BLOCK:
                 self.later(child, inner)
             elif kind == _TYPE_PARAMETER:
                 self.freeze_words(child)
             else:  # the type of what it returns, an error, a comment
                 self.later(child, scope)
-        self.signatures.append((key, scope, inner))
+        self.signatures.append((node, key, scope, inner, parameters))
 
     def lambda_expression(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)
         inner.is_function = True
         self.later(node.child_by_field_name("body"), inner)
         parameters = node.child_by_field_name("parameters")
-        if parameters is not None:
-            self.signature(parameters, scope, inner, False)
-        self.signatures.append(("", scope, inner))
+        found = self.signature(parameters, scope, inner, False) if parameters is not None else []
+        self.signatures.append((node, "", scope, inner, found))
 
-    def signature(self, parameters: Node, outer: Scope, inner: Scope, is_first: bool) -> None:
-        """Bind parameters inside; defaults and annotations belong to the enclosing scope."""
+    def signature(self, parameters: Node, outer: Scope, inner: Scope, is_first: bool) -> list[str]:
+        """Bind parameters inside; defaults and annotations belong to the enclosing scope.
+
+        Returns:
+            those that a call may name: not ``*args`` and ``**kwargs``.
+        """
+        found: list[str] = []
         for child in parameters.named_children:
             names = [child]
             kind = child.kind_id
@@ -276,6 +288,7 @@ class _PythonWalk(Walk):
             elif kind == _TYPED_PARAMETER:
                 self.later(child.child_by_field_name("type"), outer)
                 names = child.named_children[:1]
+            starred = False
             while names:
                 name = names.pop()
                 kind = name.kind_id
@@ -284,10 +297,14 @@ class _PythonWalk(Walk):
                     self.table.bind(key, inner)
                     if is_first:
                         self.parameters[key] = name.start_byte
+                    if not starred:
+                        found.append(key)
                 elif kind in _SPLATS:
+                    starred = True
                     names += name.named_children
                 elif kind == ERROR_KIND:
                     self.error(name, inner)
+        return found
 
     def class_definition(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope, hidden=True)
@@ -302,11 +319,21 @@ class _PythonWalk(Walk):
         self._extras(node, scope)
 
     def decorator(self, node: Node, scope: Scope) -> None:
-        """A decorator may look for parameters by name: the words in its strings stay as they are."""
+        """A decorator may look for parameters by name: the words in its strings stay as they are.
+
+        So do the names that a command line makes of its options (``"--dry-run"``: ``dry_run``).
+        """
+        self.freeze_quoted(node)
         for match in _QUOTED.finditer(self.text(node)):
-            self.table.frozen.update(re.findall(r"[^\W\d]\w*", match.group(2)))
+            options = re.findall(r"[^\W\d][\w-]*", match.group(2))
+            self.table.frozen.update(option.replace("-", "_").lower() for option in options)
         for child in node.named_children:
             self.later(child, scope)
+
+    def freeze_quoted(self, node: Node) -> None:
+        """Nothing that is a word in a string inside this node may be renamed."""
+        for match in _QUOTED.finditer(self.text(node)):
+            self.table.frozen.update(re.findall(r"[^\W\d]\w*", match.group(2)))
 
     # --------------------------------------------------------------------------------------------------------------- calls
 
@@ -314,6 +341,8 @@ class _PythonWalk(Walk):
         """The name of an argument is nobody's; in a call it is remembered."""
         children = node.named_children
         self.keywords.append((self.text(children[0]), node))
+        if self.text(children[0]) in _KEYWORDS_OF_ANOTHER:
+            self.keywords.append(("**", node))
         self.push(children[1:], scope)
 
     def dictionary_splat(self, node: Node, scope: Scope) -> None:
@@ -331,6 +360,10 @@ class _PythonWalk(Walk):
             self.push(children, scope)
         if last in _REFLECTIVE_ATTRIBUTES:
             self.table.opaque = "the program inspects its own names"
+        elif last in ("query", "eval"):
+            self.asks_data_frames = True
+            if last == "eval" and node.parent is not None and node.parent.kind_id == _CALL:
+                self.freeze_quoted(node.parent)  # ``pandas.eval`` reads bare names
 
     def string(self, node: Node, scope: Scope) -> None:
         """Only a prefixed string may hold expressions."""
@@ -372,28 +405,64 @@ class _PythonWalk(Walk):
             # Python reads a name in its NFKC form: two spellings of one name are too much for a rename.
             respelled = {key: form for key in table.words() if (form := unicodedata.normalize("NFKC", key)) != key}
             table.frozen.update(respelled, respelled.values())
+        if self.asks_data_frames:
+            # ``df.query("score > @limit")`` looks ``limit`` up in the function; the string may have been made elsewhere in it.
+            table.frozen.update(_AT_NAME.findall(self.data.decode()))
+        if self.function_key is not None and self.decorators:
+            # ``@value.setter def value``: the decorator names what stood outside before, and so must the function.
+            name, scope = self.function_key
+            spans = [decorator.byte_range for decorator in self.decorators]
+            if any(start <= place < end for place, _ in table.places(name) for start, end in spans):
+                scope.fix((name,))
         if self.keywords:
-            for name, outer, inner in self.signatures:
-                self._fix_keywords(name, outer, inner)
+            for signature in self.signatures:
+                self._fix_keywords(*signature)
 
-    def _fix_keywords(self, name: str, outer: Scope, inner: Scope) -> None:
+    def _fix_keywords(self, definition: Node, name: str, outer: Scope, inner: Scope, parameters: list[str]) -> None:
         """A parameter that some call may name by keyword keeps its name."""
         anybody = not name or name.startswith("__") or (outer.hidden and outer is not self.table.root and outer.inner)
         nodes = [(word, node) for word, node in self.keywords if word == "**" or word in inner.bound]
-        hits = [(word, callee) for word, node in nodes if (callee := self._callee(node)) is not None]
+        hits = [(word, node, callee) for word, node in nodes if (callee := self._callee(node)) is not None]
         if not hits:
             return
         anybody = anybody or any(
             not self._is_called(start) and start != self._definition(name, outer, start)
             for start, _ in self.table.places(name)
         )
-        for word, callee in hits:
-            if callee == name or anybody:
-                if word == "**":
-                    if callee == name:
-                        inner.fix(inner.bound)
-                else:
+        for word, argument, callee in hits:
+            if word != "**":
+                if callee == name or anybody:
                     inner.fix((word,))
+            elif callee == name:
+                inner.fix(inner.bound)
+            elif self._is_reached(definition, name, argument, callee):
+                inner.fix(parameters)
+
+    def _is_reached(self, definition: Node, name: str, argument: Node, callee: str) -> bool:
+        """May ``**a`` in a call of something else be for this function?
+
+        So it may where the call is handed the function (``partial(f, **a)``), or calls a variable that it was assigned to, or its class.
+        Not followed: what was put into a container or an attribute, or is another function's parameter.
+        """
+        around = definition.parent.parent if definition.parent is not None else None
+        if name == "__init__" and around is not None and around.type == "class_definition":
+            return self.text(around.named_children[0]) == callee
+        starts = [start for start, _ in self.table.places(name)] if name else [definition.start_byte]
+        within = argument.parent
+        for start in starts:
+            if name and (self._is_called(start) or self._definition(name, self.table.root, start) == start):
+                continue
+            node = self.root.descendant_for_byte_range(start, start + 1) if name else definition
+            while node is not None and node != within and node.type not in ("assignment", "named_expression", "block"):
+                node = node.parent
+            if node is not None and (node == within or self._assigns(node, callee, start)):
+                return True
+        return False
+
+    def _assigns(self, node: Node, variable: str, start: int) -> bool:
+        """Does an assignment give a variable what is written at ``start``?"""
+        left = node.child_by_field_name("left") or node.child_by_field_name("name")
+        return left is not None and left.end_byte <= start and self.text(left) == variable
 
     def _callee(self, argument: Node) -> str | None:
         """The last name of what is called with an argument, or nothing; outside a call, ``None``."""
@@ -487,6 +556,12 @@ class _PythonWalk(Walk):
                 head = len(data[:start].rstrip(b" \t"))
                 if data[head - 1 : head] == b":":
                     yield Boundary(head, start, "header", owner.start_byte)
+
+
+def _around(definition: Node) -> list[Node]:
+    """What stands beside a definition in what decorates it."""
+    owner = definition.parent
+    return owner.named_children if owner is not None and owner.type == "decorated_definition" else []
 
 
 def _starts(children: list[Node]) -> Iterator[int]:

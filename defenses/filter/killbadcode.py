@@ -85,9 +85,10 @@ class KillBadCode(Filter):
     (KenLM there); and a program that stands in several samples, as in clone detection, is scored once. A pair holds what either of
     its programs holds. It knows nothing of the model or of labels, and works alike on the three tasks.
 
-    What is added: the ten are *candidates*, and one is passed over where clean samples cannot spare it
-    (``false_positive_rate``), counted on a third of the clean set (whole groups) that the language model has not seen. The
-    published rule, which flags ten tokens whatever they cost and also when nothing is poisoned, is ``false_positive_rate: 1``.
+    **The default departs from the published rule**, which flags ten tokens whatever they cost and also when nothing is poisoned; that
+    rule is ``false_positive_rate: 1``. By default the ten are *candidates*, and one is passed over where clean samples cannot spare it
+    (at most 5 % of them may hold a flagged token), counted on a third of the clean set (whole groups) that the language model has not
+    seen.
 
     A sample's score is the largest sum among the tokens that it holds and that clean samples can spare.
 
@@ -97,12 +98,15 @@ class KillBadCode(Filter):
         window: pieces of a program that are looked at.
         from_each: tokens that each program adds to the ranking.
         tokens: how many of the ranking can be flagged.
-        false_positive_rate: share of clean samples that may hold a flagged token; at 1 all ``tokens`` are flagged, and the language
-            model gets the whole clean set.
+        false_positive_rate: share of clean samples that may hold a flagged token; at 1, the published rule, all ``tokens`` are
+            flagged, and the language model gets the whole clean set.
     """
 
     name = "killbadcode"
-    summary = "drops samples that hold the tokens without which code reads more naturally (n-gram model)"
+    summary = (
+        "drops samples that hold the tokens without which code reads more naturally (n-gram model); by default only tokens "
+        "that clean code can spare (the published rule, false_positive_rate 1, flags all ten)"
+    )
     paper = "Sun et al.: Show Me Your Code! Kill Code Poisoning: A Lightweight Method Based on Code Naturalness. arXiv 2502.15830"
     # A third of the toy's 48 clean samples can vouch for no less.
     toy_parameters: ClassVar[Mapping[str, object]] = {"false_positive_rate": 0.2}

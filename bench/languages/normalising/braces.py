@@ -195,6 +195,8 @@ class _Dead:
         if self.program.binds("Math" if self.java else name):
             return None
         known = [self.range_of(argument) for argument in arguments.named_children]
+        if name == "abs" and not self.java and not all(x is not None and x.whole for x in known):
+            return None  # C's takes an int: abs(0.5) is 0
         return ranges.called(name, known) if (name == "random") <= self.java else None
 
 
@@ -272,6 +274,9 @@ def _folded(node: Node, data: bytes) -> int | None:
 
 
 def _computed(operator: str, a: int, b: int) -> int | None:
+    # C rounds towards zero, Python down; shifts of or by a negative number are the compiler's.
+    if min(a, b) < 0 and operator in ("/", "%", "<<", ">>"):
+        return None
     match operator:
         case "+":
             return a + b

@@ -31,8 +31,9 @@ class CodeDetector(Filter):
     - Influence is towards the sample's observed label (log-odds), over ``scanned`` training samples drawn by lot. The ``candidates``
       tried are those with the largest mean influence times log count: influential where they stand, and in many samples.
     - The threshold is on the *relative* fall of accuracy; those who built it again tried 0.1 to 0.4, and 0.1 is the default.
-    - Added: a token is passed over where clean samples cannot spare it (``false_positive_rate``; 1 flags whatever is harmful). A
-      token that rightly decides a class is harmful in the other one.
+    - **The default departs from the published rule**, which flags every token that lowers accuracy by more than the threshold; that
+      rule is ``false_positive_rate: 1``. By default a token is passed over where clean samples cannot spare it (at most 5 % of them
+      may hold a flagged token): one that rightly decides a class is harmful in the other one.
 
     A trigger of several tokens of which none works alone is not found. Not defined for code search, where a trigger that stands in
     every program changes no order and there is no accuracy to fall.
@@ -46,11 +47,15 @@ class CodeDetector(Filter):
         from_each: influential tokens that each sample names.
         candidates: tokens that are tried on clean programs, those passed over included.
         threshold: relative fall of accuracy above which a token is a trigger.
-        false_positive_rate: share of clean samples that may hold a flagged token.
+        false_positive_rate: share of clean samples that may hold a flagged token; at 1, the published rule, every harmful token is
+            flagged.
     """
 
     name = "codedetector"
-    summary = "drops samples that hold an influential token which spoils answers on clean programs"
+    summary = (
+        "drops samples that hold an influential token which spoils answers on clean programs; by default only tokens that "
+        "clean code can spare (the published rule, false_positive_rate 1, flags every harmful one)"
+    )
     paper = "Li et al.: Poison Attack and Poison Detection on Deep Source Code Processing Models. ACM TOSEM 2023"
     kinds = frozenset({TaskKind.CLASSIFICATION, TaskKind.PAIRS})
     toy_parameters: ClassVar[Mapping[str, object]] = {"scanned": 48, "steps": 4, "candidates": 8}
