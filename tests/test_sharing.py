@@ -19,7 +19,7 @@ import torch
 import bench.execute
 from bench import stages
 from bench.errors import ModelError
-from bench.execute import Event, Run, StageFailed
+from bench.execute import Event, Run, StageFailed, _Running
 from bench.jobs import Job, Stage, Workshop
 from bench.models.memory import may_cut, ran_out_of_memory
 from bench.plugins import Registry
@@ -46,7 +46,7 @@ class Workers:
         self.shared: dict[str, bool] = {}
         self.store, self.peaks = store, {(kind, "tiny"): peak for kind, peak in peaks.items()}
         self.waiting: list[Stage] = []
-        self.running: dict[Future[float], Stage] = {}
+        self.running: dict[Future[float], _Running] = {}
 
     def start(self, stages: list[Stage], free: int) -> Run:
         self.run = Run({stage.key: stage for stage in stages}, self.store, self.events.append)
@@ -59,14 +59,16 @@ class Workers:
     def go_on(self) -> None:
         self.waiting = self.run._submit(self, self.waiting, self.running, 4, None)
 
-    def schedule(self, work: Any, args: tuple[Stage, bool], timeout: float | None) -> Future[float]:
-        self.open[args[0].label] = found = Future()
-        self.shared[args[0].label] = args[1]
+    def schedule(self, work: Any, arguments: tuple[Stage, bool], seconds: float | None) -> Future[float]:
+        stage, shared = arguments
+        self.open[stage.label] = found = Future()
+        self.shared[stage.label] = shared
         return found
 
     def end(self, label: str, error: Exception | None = None) -> None:
         future = self.open.pop(label)
-        stage = self.running.pop(future)
+        started = self.running.pop(future)
+        stage = started.stage
         if error is None:
             self.store.note_timing(
                 stage.kind,
@@ -78,7 +80,7 @@ class Workers:
             future.set_result(1.0)
         else:
             future.set_exception(error)
-        if self.run._collect(future, stage):
+        if self.run._collect(future, started, None):
             self.waiting.insert(0, stage)
         self.go_on()
 
