@@ -20,7 +20,6 @@ from bench.board import Board, build_board, write_files
 from bench.outcomes import OUTCOME_COLUMNS, write_outcomes
 from bench.records import Coordinates, PoisonFacts, Record, Status
 from bench.results import ResultsFolder
-from bench.site import gather, write_pages
 from bench.store import write_json
 from tests.benchmarks import Measure
 
@@ -119,6 +118,11 @@ def render(root: str) -> None:
 
 def write_site(root: str) -> None:
     """Gather and write the site of a folder's board; prints both times, peak GB, and the front page."""
+    from bench.site import (  # and with it torch, which a board does without and its measured memory must not hold
+        gather,
+        write_pages,
+    )
+
     folder = ResultsFolder(Path(root))
     started = time.perf_counter()
     content = gather(folder.read().records, folder.load, name="big")
