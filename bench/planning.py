@@ -65,10 +65,10 @@ def show_plan(
     """
     suite = joined(load_suite(name), files)
     registry = load_registry(suite, files)
-    graphs = graphs_of(suite, registry, only)
+    asked = graphs_of(suite, registry, only)
     store = Store(store_root, opened(mirror))
-    taken = given_by(given, graphs)
-    graphs = taken.missing(graphs)
+    taken = given_by(given, asked)
+    graphs = taken.missing(asked)
     stages = merge(graphs)
     missing = {key: stage for key, stage in stages.items() if not store.has(stage.kind, stage.key)}
     plans = {stage.key: graph.plan for graph in graphs for stage in graph.stages}
@@ -99,7 +99,7 @@ def show_plan(
     for line in taken.lines(given):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(table)
-    for line in (*_calibration(suite, graphs), *_totals(list(missing.values()), costs, disk, rate)):
+    for line in (*_calibration(suite, asked), *_totals(list(missing.values()), costs, disk, rate)):
         console.print(line, highlight=False, soft_wrap=True)
     store.seals.save()
     if not brief:
