@@ -44,11 +44,15 @@ class ResultLost(StoreError):
         message: for people.
         kind: of the stage.
         key: of the result.
+
+    Attributes:
+        failed: the stages that had failed in this run when it was found; key -> reason.
     """
 
     def __init__(self, message: str, kind: str, key: str) -> None:
         super().__init__(message, kind, key)  # all of it, so that it comes whole out of a worker process
         self.kind, self.key = kind, key
+        self.failed: dict[str, str] = {}
 
     def __str__(self) -> str:
         return str(self.args[0])

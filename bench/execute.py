@@ -80,16 +80,30 @@ def _reason(error: BaseException) -> str:
 
 
 class Run:
-    """One execution of a graph."""
+    """One execution of a graph.
 
-    def __init__(self, stages: Mapping[str, Stage], store: Store, watch: Callable[[Event], None]) -> None:
+    Args:
+        stages: key -> stage, parents before children.
+        store: what is known, and where results go.
+        watch: is told what happens.
+        given_up: key -> reason, of stages that are not to be tried: they count as failed.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, Stage],
+        store: Store,
+        watch: Callable[[Event], None],
+        given_up: Mapping[str, str] | None = None,
+    ) -> None:
         self._stages = stages
+        self._given_up = given_up or {}
         self.store = self._store = store
         self._watch = watch
         self.report = Report()
 
     def pending(self) -> list[Stage]:
-        """Stages that are not in the store, in order; the stored ones count as done, and are put into the mirror where it has them not.
+        """Stages that are to be run, in order; the stored ones count as done, and are put into the mirror where it has them not.
 
         Raises:
             StoreError: the mirror cannot be reached or written.
@@ -99,6 +113,11 @@ class Run:
             if self._store.has(stage.kind, key):
                 self._store.share(stage.kind, key)
                 self.report.done.add(key)
+            elif key in self._given_up:
+                self.report.failed[key] = self._given_up[key]
+                self._watch(Event("failed", stage, reason=self._given_up[key]))
+            elif self.ready(stage) is None:
+                self.block(stage)
             else:
                 waiting.append(stage)
         return waiting

@@ -146,11 +146,20 @@ def execute(
     jobs: int,
     console: Console,
     ray: str | None = None,
+    given_up: Mapping[str, str] | None = None,
 ) -> Report:
-    """Run what is missing of some cells, with progress shown; on the Ray cluster at ``ray`` where that is given."""
+    """Run what is missing of some cells, with progress shown; on the Ray cluster at ``ray`` where that is given.
+
+    Stages in ``given_up`` (key -> reason) are not tried, and count as failed.
+
+    Raises:
+        Interrupted: Ctrl-C.
+        ResultLost: a result that was taken for known has to be made again; the error has what failed until then.
+        StoreError: nothing more can be kept.
+    """
     stages = merge(graphs)
     store.sweep()
-    run = Run(stages, store, lambda event: watcher(event))
+    run = Run(stages, store, lambda event: watcher(event), given_up)
     known = sum(store.has(s.kind, key) for key, s in stages.items())
     console.print(
         f"{suite.name}: {told_cells(graphs)}, {len(stages)} stages, {known} of them known already", highlight=False
@@ -166,6 +175,9 @@ def execute(
             return run.here(registry, show=False)
         except KeyboardInterrupt:
             raise Interrupted from None
+        except ResultLost as error:
+            error.failed = dict(run.report.failed)
+            raise
         finally:
             store.seals.save()
 
@@ -269,17 +281,26 @@ def _exported(
     """Run what is missing of some cells and write their records; returns these.
 
     A result is known by its name alone until somebody needs it. Where it then turns out damaged it has been taken away, so beginning
-    again makes it again. One that is lost a second time is another matter: the message is for the user.
+    again makes it again. Where that happens to it a second time, a plugin may do it: what failed both times is not tried a third time,
+    and the rest ends without it. Where nothing did, it is another matter: the message is for the user.
+
+    Raises:
+        ResultLost: one is lost again and again.
     """
     lost: set[str] = set()
+    before: set[str] = set()
+    given_up: dict[str, str] = {}
     while True:
         try:
-            report = execute(suite, given.missing(graphs), registry, store, jobs, console, ray)
+            report = execute(suite, given.missing(graphs), registry, store, jobs, console, ray, given_up)
             return export(graphs, report, store, target, suite.name, given.cells)
         except ResultLost as error:
+            again = {key: reason for key, reason in error.failed.items() if key in before and key not in given_up}
             if error.key in lost:
-                raise
-            lost.add(error.key)
+                if not again:
+                    raise
+                given_up |= again
+            before, lost = set(error.failed), lost | {error.key}
             told = f"{error.kind} result {error.key[:12]} was damaged or gone; it is made again"
             console.print(f"[yellow]lost[/] {told}", highlight=False, soft_wrap=True)
             store.look_again()

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pandas as pd
@@ -87,11 +87,35 @@ def run_stage(stage: Stage, workshop: Workshop, shared: bool = False) -> Entry:
 
 def _fill(job: Job) -> None:
     try:
-        STAGES[job.stage.kind](job)
+        with _staying():
+            STAGES[job.stage.kind](job)
     except (Exception, SystemExit):  # not what stops the run from outside: that has to get through
         job.check_parents()  # one that fails may have written too; its own error stands in the traceback
         raise
     job.check_parents()
+
+
+@contextmanager
+def _staying() -> Iterator[None]:
+    """In the block, what would end this process at once is an error of the plugin that asks for it; processes forked from it may end.
+
+    ``sys.exit`` raises, and is booked like any error. ``os._exit(0)`` would end a run in one process as if all were done, and a pool
+    takes such an end of a worker for a retirement, and waits for its stage for ever.
+    """
+    end, owner = os._exit, os.getpid()
+
+    def told(status: int) -> NoReturn:
+        if os.getpid() == owner:
+            raise PluginError(
+                f"the plugin called os._exit({status}), which ends the process that runs it; raise an error instead"
+            )
+        end(status)
+
+    os._exit = told
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 @contextmanager

@@ -200,6 +200,25 @@ def test_a_stage_that_always_kills_its_worker_fails_alone(finished: Path, tmp_pa
     assert found["none/none"].status is Status.OK
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_plugin_that_writes_into_the_store_is_named_and_the_rest_of_the_run_ends_without_it(
+    finished: Path, tmp_path: Path, jobs: int
+) -> None:
+    burglar = {"name": "burglar", "label": "burglar", "parameters": {"store": str(tmp_path / "store")}}
+    path = write_suite(tmp_path, attacks=["none"], defenses=["none", burglar, *DEFENSES[2:]])
+    done = run("run", path, "-j", str(jobs), folder=tmp_path)
+    assert done.returncode == 1
+    assert "is made again" in done.stderr
+    found, before = records(tmp_path), records(finished)
+    stolen = found.pop("none/burglar")
+    assert stolen.status is Status.FAILED
+    assert "this stage's plugin, or one that ran beside it, wrote into a stored train result" in stolen.reason
+    assert set(found) == {"none/none", "none/fine_tuning", "none/onion"}
+    for name, record in found.items():
+        assert record.status is Status.OK
+        assert (record.keys, record.files) == (before[name].keys, before[name].files)
+
+
 def test_a_stage_past_its_time_is_stopped_and_fails_alone(finished: Path, tmp_path: Path) -> None:
     path = write_suite(tmp_path, attacks=["none"], defenses=["none", "sleepy"], stage_seconds=20)
     done = run("run", path, "-j", "2", "--store", finished / "store", folder=tmp_path)

@@ -751,6 +751,29 @@ def test_a_plugin_that_exits_fails_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert (failed.value.kind, failed.value.message) == ("SystemExit", "3")
 
 
+def test_a_plugin_that_ends_its_process_at_once_fails_alone_and_its_children_may(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(job: Job) -> None:
+        os._exit(0)
+
+    def lets_a_child_end(job: Job) -> None:
+        born = os.fork()
+        if not born:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(born, 0)[1]) == 7
+        _fill(job)
+
+    real = os._exit
+    report = run_with(tmp_path, monkeypatch, ends).report
+    (reason,) = report.failed.values()
+    assert reason.startswith("PluginError: the plugin called os._exit(0)")
+    assert len(report.done) == 2
+    assert run_with(tmp_path, monkeypatch, lets_a_child_end).report.done == set(graph())
+    assert os._exit is real
+    assert bytes_of(tmp_path) == whole
+
+
 @pytest.mark.parametrize("child", ["returns", "raises", "kills"])
 def test_a_stage_that_forks_publishes_once_and_its_child_touches_nothing(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, child: str

@@ -116,6 +116,20 @@ class Deadly(Repair):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Burglar(Repair):
+    """Writes into every trained model of a store, which it knows from elsewhere."""
+
+    name = "burglar"
+    needs = Needs(model=Access.WEIGHTS)
+    store: str
+
+    def repair(self, known: Known, task: TaskInfo, context: Context) -> Repaired:
+        for weights in Path(self.store).glob("entries/train/*/model/*.safetensors"):
+            weights.write_bytes(bytes(weights.stat().st_size))
+        return Repaired(known.white_box.copy())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sleepy(Repair):
     """Sleeps for some seconds, or until a file is there."""
 
