@@ -229,8 +229,10 @@ def _inversion(built: Defense, plan: CellPlan, each: float, clean: float) -> Wor
     parameters = {name: getattr(built, name, None) for name in ("iterations", "victims", "width", "starts", "epochs")}
     victims, iterations = float(parameters["victims"] or 0), float(parameters["iterations"] or 0)
     width = parameters["width"]
-    # A step of the search: one gradient, and every candidate on every sample (a relaxed search scores its best as it goes).
-    step = Work(each, each) + Work(each) * float(width if isinstance(width, int) else 1)
+    # A step of the search: one gradient, and every candidate on every sample (a relaxed search scores its best as it goes). Towards a word
+    # the vectors are computed once without a gradient, and once more to carry it back.
+    again = Work(each) if plan.task.info.kind is TaskKind.SEARCH else Work()
+    step = Work(each, each) + again + Work(each) * float(width if isinstance(width, int) else 1)
     labels = len(plan.task.info.labels)
     claims = labels * (labels - 1) if labels else 1
     searched = (step * iterations + Work(each) * float(parameters["starts"] or 0)) * (victims * claims)

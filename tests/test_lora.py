@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from bench.context import Context, Cost
-from bench.contracts import TaskKind
+from bench.contracts import Known, TaskKind
 from bench.errors import ConfigError, ModelError
 from bench.models import (
     CodeNetwork,
@@ -34,7 +34,11 @@ from bench.models.training import LORA_RATE, PRETRAINED_RATE
 from bench.pipeline import Builder
 from bench.plugins import Registry
 from bench.suite import cells, parse_suite
+from defenses.repair.fine_pruning import FinePruning
 from defenses.repair.fine_tuning import FineTuning
+from defenses.repair.nad import NAD
+from defenses.training.btu import BTU
+from defenses.tuning.units import units_of
 from tests.engine import MODEL, PLUGINS, suite_content
 from tests.families import on_disk
 from tests.inversion_toys import known
@@ -185,6 +189,41 @@ def test_a_repair_that_fine_tunes_does_so_with_adapters_too(folders: dict[str, P
     changed = {k for k, v in repaired.network.state_dict().items() if not torch.equal(v, old[k])}
     assert {name for name in changed if name.startswith("encoder.")} == adapted
     assert repaired.settings.lora == LORA
+
+
+@pytest.mark.parametrize("targets", [("up_proj", "down_proj"), ("gate_proj", "up_proj", "down_proj")])
+def test_what_was_pruned_stays_so_where_adapters_stand_on_the_units_layers(
+    folders: dict[str, Path], tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    lora = LORA.model_copy(update={"targets": targets})
+    model = opened(folders["qwen2.5-coder-0.5b"], tmp_path, WINDOW.model_copy(update={"lora": lora}))
+    plugin = FinePruning(clean=40, step=0.25, drop=0.99, epochs=1)
+    work = context(tmp_path)
+    work.trainer = trainer_in(tmp_path)
+    repaired = plugin.repair(known(model, defects(40)), DEFECTS, work)
+    silent = sum(int((group.outward.weight == 0).all(0).sum()) for group in units_of(repaired.model, "feed_forward"))
+    assert silent == repaired.facts["pruned"] > 0
+
+
+def test_attention_is_distilled_through_adapters_on_feed_forward_layers(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    lora = LORA.model_copy(update={"targets": ("up_proj", "down_proj")})
+    model = opened(folders["qwen2.5-coder-0.5b"], tmp_path, WINDOW.model_copy(update={"lora": lora}))
+    plugin = NAD(clean=16, teacher_epochs=1, epochs=1)
+    work = context(tmp_path)
+    work.trainer = trainer_in(tmp_path)
+    repaired = plugin.repair(known(model, defects(16)), DEFECTS, work)
+    assert repaired.model.fingerprint() != model.fingerprint()
+
+
+def test_btu_refuses_a_model_whose_table_adapters_leave_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+    model = opened(folders["codebert"], tmp_path)
+    plugin = BTU(clean=0)
+    work = context(tmp_path)
+    work.trainer = trainer_in(tmp_path)
+    with pytest.raises(ModelError, match=r"adapters \(lora\) leave those of .*nothing to take"):
+        plugin.train(model, Known(plugin.needs, _training=tuple(defects(16))), DEFECTS, work)
 
 
 def test_adapters_have_a_learning_rate_of_their_own(folders: dict[str, Path], tmp_path: Path) -> None:

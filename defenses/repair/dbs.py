@@ -18,7 +18,7 @@ bound was ever met, so that a bound that is never met is relaxed.
 what                   published                           EliBadCode's port                   here
 =====================  ==================================  ==================================  ==================================
 length, epochs         10, 200                             5, 100                              10, 200
-samples                the victim examples supplied        10 (code search: 4)                 ``victims`` of each class
+samples                the victim examples supplied        10                                  ``victims`` of each class
 direction              scans label pairs                   told: target 0                      every label direction
 places                 token 1 and token 50                token 1                             one name of each sample, as EliBadCode
 vocabulary             whole, no language filter           whole                               whole, special tokens out;
@@ -46,6 +46,8 @@ benign reference       a penalty that compares with a      none                 
                        clean model
 code search            not defined                         trigger and word; pairs of a query  trigger and word, one temperature and
                                                            with its own program left out       one bound; all pairs
+code search: word      not defined                         4 tokens                            2 tokens (EliBadCode's length), of
+                                                                                               lower-case letters
 anchoring              none                                none                                none: all tokens are kept
 unlearning             not known                           EliBadCode's (inferred)             as EliBadCode here, and a trigger that
                                                                                                is no name stands instead of one

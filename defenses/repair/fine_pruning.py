@@ -42,7 +42,8 @@ class FinePruning(Repair):
     Source: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID 2018.
     The step of 1 % of the units and the stop at a loss of 10 % of the accuracy are BackdoorBench's. The loss is measured on
     a fifth of the clean samples, held out from the ranking, never on test data; what is pruned at the last step that does
-    not cost too much counts. Pruned units stay zero while the rest is fine-tuned (on all clean samples).
+    not cost too much counts. Pruned units stay zero while the rest is fine-tuned (on all clean samples);
+    new adapters (``lora``) on a layer that makes or reads them would wake them, and are cut with them afterwards.
 
     What is a port: the paper prunes channels of the last convolution, through which all a network knows must pass. In a
     transformer nothing has to pass a block's feed-forward part, so the units of all blocks are ranked together, each relative to the
@@ -106,6 +107,8 @@ class FinePruning(Repair):
             batch_size=self.batch_size,
             select_best=False,
         )
+        if model.settings.lora is not None:
+            tuned = pruned(tuned, self.units, first_units(groups, order, count))
         facts = {
             "units": len(order),
             "pruned": count,

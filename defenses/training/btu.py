@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.context import Context
 from bench.contracts import Known, Needs, TaskInfo, TrainingRule
-from bench.errors import PluginError
+from bench.errors import ModelError, PluginError
 from bench.models.handles import WhiteBox
 from bench.models.training import Trainer
 
@@ -77,8 +77,8 @@ class BTU(TrainingRule):
     (arXiv 2501.03272); read from the abstract and the released code. Three looks at the training set, an epoch each, from the
     initial weights: the table with a classifier over its mean; the same without the tokens found; and the whole network with
     nothing but the table trained. Each names the 0.05 % of the vocabulary whose rows moved farthest (special tokens are spared).
-    The model is then trained as always; in the rows of all named tokens every coordinate that moved more than average takes the
-    padding token's value; and one epoch on clean samples mends the rest.
+    The model is then trained as always; in the rows of all named tokens every coordinate that moved more than the norm of the whole
+    table's change divided by its number of rows (in practice: nearly every one that moved) takes the padding token's value; and one epoch on clean samples mends the rest.
 
     It needs the table as it was before training, so that it is a rule for training and no repair of a finished model.
 
@@ -117,9 +117,19 @@ class BTU(TrainingRule):
         return Needs(clean=self.clean, training_set=True)
 
     def train(self, model: WhiteBox, known: Known, task: TaskInfo, context: Context) -> WhiteBox:
-        """Look, train, blank, mend."""
+        """Look, train, blank, mend.
+
+        Raises:
+            ModelError: the model is trained with adapters, which leave the table as it was.
+            PluginError: there is no trainer.
+        """
         if context.trainer is None:
             raise PluginError("training/btu was given no trainer (context.trainer)")
+        if model.settings.lora is not None:
+            raise ModelError(
+                f"training/btu takes back what the embeddings learnt, and adapters (lora) leave those of {model.name!r} as they were: "
+                "there is nothing to take. Train it without lora, or leave this defense out for it (only: in the suite)."
+            )
         tokens = self.exposed(model, known, context.trainer)
         trained = context.trainer.fit(model, known.training, axis="training")
         with torch.no_grad():

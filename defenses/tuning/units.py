@@ -181,6 +181,7 @@ def _linear(module: nn.Module, path: str) -> nn.Linear | Conv1D | None:
         found = module.get_submodule(path)
     except AttributeError:
         return None
+    found = getattr(found, "base_layer", found)  # while an adapter is trained, it stands around its layer
     return found if isinstance(found, nn.Linear | Conv1D) else None
 
 
