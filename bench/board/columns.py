@@ -159,9 +159,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
                 f"{level} interval. One seed: Wilson (shares), Newcombe's paired interval (differences of shares), both at the effective "
                 "number of samples where several come from one group (module, project, pairs of one function); bootstrap over groups (F1, "
                 "MRR, ANR and their differences); score interval (AUROC). Several seeds: mean over seeds, two-level bootstrap over seeds "
-                "(from five on) and groups, for shares and their differences no narrower than the formula on the samples of all seeds, and from "
-                "five seeds on no narrower than Student's interval over seeds. A filter's shares and coverage take samples as independent. A defense that trains anew differs "
-                "from the undefended model by the luck of training, too, which no interval of few seeds holds: compare it with random. "
+                "(from five on) and groups, for shares and their differences no narrower than the formula on the samples of all seeds, "
+                "and from five seeds on no narrower than Student's interval over seeds. A filter's shares and coverage take samples as "
+                "independent. A defense that trains anew differs from the undefended model by the luck of training, too, which no "
+                "interval of few seeds holds: compare it with random. "
                 "Pairs that share their second function are taken as independent. An MRR near that of an order by lot is covered less "
                 "often than it says where queries are few (in simulations by about 85 % of the intervals at 87 queries)."
             ),
@@ -243,7 +244,10 @@ def definitions(board: Board) -> list[tuple[str, str]]:
         ),
         (
             "coverage",
-            "share of the victim class's test samples (code search: of all test programs) to which the trigger applies, fixed before any model runs.",
+            (
+                "share of the victim class's test samples (code search: of all test programs) to which the trigger applies, fixed before "
+                "any model runs."
+            ),
         ),
         ("visible", "share of triggered inputs whose edit survives the model's window."),
         (

@@ -78,7 +78,8 @@ class BTU(TrainingRule):
     initial weights: the table with a classifier over its mean; the same without the tokens found; and the whole network with
     nothing but the table trained. Each names the 0.05 % of the vocabulary whose rows moved farthest (special tokens are spared).
     The model is then trained as always; in the rows of all named tokens every coordinate that moved more than the norm of the whole
-    table's change divided by its number of rows (in practice: nearly every one that moved) takes the padding token's value; and one epoch on clean samples mends the rest.
+    table's change divided by its number of rows (in practice: nearly every one that moved) takes the padding token's value; and one
+    epoch on clean samples mends the rest.
 
     It needs the table as it was before training, so that it is a rule for training and no repair of a finished model.
 
