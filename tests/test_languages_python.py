@@ -172,6 +172,8 @@ def test_a_name_before_a_dot_is_a_use_and_one_behind_it_is_not(place: str) -> No
         ("def f(a):\n    def g(v):\n        return v\n    h = g if a else None\n    return h(**a)\n", False),
         ("def f(a):\n    return g(lambda v: v, **a)\n", False),
         ("def f(a, v):\n    return partial(f, **a)\n", False),
+        ("def f(a):\n    return h(**g(key=lambda v: v))\n", True),
+        ("def f(a):\n    return h(lambda v: v, **g(a))\n", False),
         # ``**`` for something else
         ("def f(a):\n    def g(v, **w):\n        return a(v, **w)\n    return g\n", True),
         ("def f(a):\n    return g(g(key=lambda v: v), 1), h(**a)\n", True),

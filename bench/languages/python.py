@@ -43,6 +43,7 @@ _ATTRIBUTE = kind_of(_GRAMMAR, "attribute")
 _CONTINUED = re.compile(rb"\\\r?\n[ \t\f]*\Z")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 _AT_NAME = re.compile(r"@\s*([^\W\d]\w*)")
+_HOLDERS = frozenset({"assignment", "named_expression", "block"})
 _KEYWORDS_OF_ANOTHER = frozenset({"kwargs", "kwds"})
 """Arguments that hold the keywords of a call that somebody else makes (``Thread(target=f, kwargs={"n": 3})``)."""
 
@@ -453,9 +454,10 @@ class _PythonWalk(Walk):
             if name and (self._is_called(start) or self._definition(name, self.table.root, start) == start):
                 continue
             node = self.root.descendant_for_byte_range(start, start + 1) if name else definition
-            while node is not None and node != within and node.type not in ("assignment", "named_expression", "block"):
+            while node is not None and node not in (within, argument) and node.type not in _HOLDERS:
                 node = node.parent
-            if node is not None and (node == within or self._assigns(node, callee, start)):
+            # What stands in the expression behind ** is handed to what makes the keywords, and is not called with them.
+            if node is not None and node != argument and (node == within or self._assigns(node, callee, start)):
                 return True
         return False
 
