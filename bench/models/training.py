@@ -23,6 +23,7 @@ from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ConfigError, DataError, ModelError
 from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
+from bench.models.launched import launched_by_nobody
 from bench.models.lora import Adapters
 from bench.models.memory import may_cut, ran_out_of_memory
 from bench.models.network import CodeNetwork
@@ -96,7 +97,8 @@ class Trainer:
         """Train a copy of ``model`` and return it; ``model`` itself stays as it was.
 
         The result depends on the weights that come in, the samples in their order, the arguments and the seed of ``axis``; the
-        global generators are left as they were found. With no samples or no epochs the copy comes back untrained.
+        global generators are left as they were found, and what launchers of parallel programs put into the environment does not count
+        (:mod:`bench.models.launched`). With no samples or no epochs the copy comes back untrained.
 
         Where memory runs out (on a graphics device) training starts again from the same weights with each step's batch in at least
         twice as many pieces, whose gradients are added up: the same steps, up to floating-point noise, dropout's draws, and
@@ -186,6 +188,7 @@ class Trainer:
         with (
             tempfile.TemporaryDirectory(dir=self._context.scratch) as folder,
             _global_state_kept(trained.device),
+            launched_by_nobody(),
         ):
             loop = _Loop(
                 model=trained.network,
