@@ -93,6 +93,7 @@ def _fill(job: Job) -> None:
         job.check_parents()  # one that fails may have written too; its own error stands in the traceback
         raise
     job.check_parents()
+    job.check_origins()
 
 
 @contextmanager
