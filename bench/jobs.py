@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +21,10 @@ import torch
 
 from bench import models
 from bench.context import Context, Cost
-from bench.contracts import Goal, LabelGoal, SearchGoal, TaskInfo, TaskKind
-from bench.errors import PluginError, ResultLost
+from bench.contracts import Goal, LabelGoal, Plugin, SearchGoal, TaskInfo, TaskKind
+from bench.errors import DataError, PluginError, ResultLost
 from bench.models.handles import WhiteBox
-from bench.plugins import Registry, source_of
+from bench.plugins import Registry, parameters_of, source_of
 from bench.poisoning import Poisoned
 from bench.samples import Sample, Splits, digest_of
 from bench.seals import Seal, seal_of
@@ -43,6 +44,8 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "reach": 1,
 }
 """Raised with every change of a stage's behaviour, so that old results are not taken for new ones."""
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self._sealed = {role: _seal(entry) for role, entry in self.parents.items()}
+        self._built: list[tuple[Plugin, Mapping[str, str]]] = []
 
     def check_parents(self) -> None:
         """See that the stage left the results that it read as they were.
@@ -142,13 +146,27 @@ class Job:
 
         Raises:
             PluginError: it comes from a file outside the tree that is not the one in the key: it was edited while the run was under way.
+            DataError: what it takes from elsewhere is not what stands in the key.
         """
         plugin = self.workshop.registry.build(use["family"], use["name"], use["parameters"])
         if "source" in use and source_of(plugin) != use["source"]:
             raise PluginError(
                 f"{plugin.family} {plugin.name!r}: its file was edited after this run was planned. Run again: the new one is another key"
             )
+        # A task's stands beside it in the inputs of its data, not in it.
+        origin = self.inputs.get("origin", {}) if plugin.family == "task" else use.get("origin", {})
+        _check_origin(plugin, origin)
+        self._built.append((plugin, origin))
         return plugin
+
+    def check_origins(self) -> None:
+        """See that what the plugins take from elsewhere is still what the key was made of: it may have been replaced while it was read.
+
+        Raises:
+            DataError: it is not.
+        """
+        for plugin, origin in self._built:
+            _check_origin(plugin, origin)
 
     @property
     def info(self) -> TaskInfo:
@@ -181,6 +199,34 @@ class Job:
                 "forward_passes": cost.forward_passes,
             },
         )
+
+
+def _check_origin(plugin: Plugin, stated: Mapping[str, str]) -> None:
+    """See that a plugin's data, model folder or packages are those that its key names.
+
+    Raises:
+        DataError: they are not: they were replaced after the run was planned, or this machine has others.
+    """
+    found = dict(plugin.origin())
+    if digest_of(found) == digest_of(dict(stated)):
+        return
+    name, *more = sorted(name for name in {*stated, *found} if found.get(name) != stated.get(name))
+    parameters = parameters_of(plugin)
+    # Of a task it is a file in its folder, or a package; of others the parameter that names a model's folder.
+    place = parameters.get(name, parameters.get("path"))
+    others = f" (and {len(more)} more)" if more else ""
+    raise DataError(
+        f"{plugin.family} {plugin.name!r}{f', {place}' if place is not None else ''}: {name}{others} is not what this run was planned with "
+        f"(planned: {_shown(stated.get(name))}, here: {_shown(found.get(name))}): it was replaced since, or this machine has another. Put "
+        "the planned one there, or run again: another is another key."
+    )
+
+
+def _shown(told: str | None) -> str:
+    """A version as it is, a digest by its first digits."""
+    if told is None:
+        return "none"
+    return f"sha256 {told[:12]}" if DIGEST.fullmatch(told) else told
 
 
 # --------------------------------------------------------------------------------------------------------------- files

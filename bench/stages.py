@@ -93,6 +93,7 @@ def _fill(job: Job) -> None:
         job.check_parents()  # one that fails may have written too; its own error stands in the traceback
         raise
     job.check_parents()
+    job.check_origins()
 
 
 @contextmanager
@@ -126,10 +127,15 @@ def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
         # Without a workspace of fixed size its products are not deterministic, whatever torch is told. cuBLAS reads it once, when it is
         # first used, so there is nothing to restore.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # Read as once, and stronger than what torch is told: products of float32 would be those of TF32.
+        os.environ.pop("NVIDIA_TF32_OVERRIDE", None)
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    products = _products()
     count = int(numerics["threads"])
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Not what TORCH_ALLOW_TF32_CUBLAS_OVERRIDE or a plugin before made of it. The key says what is computed in.
+    torch.set_float32_matmul_precision("highest")
     states = (random.getstate(), torch.get_rng_state())
     try:
         # numpy's and scipy's linear algebra asks not torch but its own setting, which is one in a worker and all cores elsewhere.
@@ -140,6 +146,15 @@ def _numerics(numerics: Mapping[str, Any]) -> Iterator[torch.device]:
         torch.set_rng_state(states[1])
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+        torch.set_float32_matmul_precision(products)
+
+
+def _products() -> str:
+    """How exact products of float32 are in this process."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # somebody has set it for one kind of device: no word says that
+        return "highest"
 
 
 def _data(job: Job) -> None:

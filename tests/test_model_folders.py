@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench import models
-from bench.errors import ModelError
-from bench.jobs import Workshop
+from bench import models, stages
+from bench.errors import DataError, ModelError
+from bench.jobs import Job, Stage, Workshop
 from bench.models.folders import digest_of_folder, local_folder
-from bench.pipeline import Builder, merge
+from bench.pipeline import Builder, _plugin_json, merge
 from bench.plugins import Registry
 from bench.stages import run_stage
 from bench.store import Store
@@ -122,3 +122,36 @@ def test_weights_that_are_replaced_while_a_suite_runs_are_not_published_under_th
     with pytest.raises(ModelError, match=r"model: it is not what this run was planned with \((sha256|no such folder)"):
         run_stage(train, workshop)
     assert not workshop.store.has("train", train.key)
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while it is read", "gone", "of no folder"])
+def test_the_folder_of_a_plugins_model_is_the_planned_one_when_its_stage_runs(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    workshop = Workshop(Store(tmp_path / "store"), Registry().discover())
+    plugin = workshop.registry.build("screen", "onion", {"model": str(folder)})
+    use = {name: value for name, value in _plugin_json(plugin).items() if when != "of no folder" or name != "origin"}
+    assert ("origin" in use) == (when != "of no folder")
+    stage = Stage("screen", {"defense": use})
+
+    def replaced(*_: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"two, longer")
+
+    def runs(job: Job) -> None:
+        job.plugin("defense")
+        if when == "while it is read":
+            replaced()
+
+    monkeypatch.setattr(stages, "STAGES", {"screen": runs})
+    if when == "before it is read":
+        replaced()
+    elif when == "gone":
+        folder.rename(tmp_path / "elsewhere")
+    told = r"\(planned: (sha256 [0-9a-f]{12}|none), here: (sha256 [0-9a-f]{12}|none)\)"
+    message = rf"screen 'onion', {folder}: model is not what this run was planned with {told}"
+    with pytest.raises(DataError, match=message):
+        run_stage(stage, workshop)
+    assert not workshop.store.has("screen", stage.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,19 @@ def on_disk(family: str, tmp_path: Path) -> Path:
 
 def open_folder(folder: Path, info: TaskInfo, tmp_path: Path, settings: ModelSettings = WINDOW) -> WhiteBox:
     return create(str(folder), info, (), settings, context(tmp_path))
+
+
+def test_a_roberta_without_its_padding_token_says_what_to_do(tmp_path: Path) -> None:
+    folder = on_disk("roberta", tmp_path)
+    model = open_folder(folder, DEFECTS, tmp_path)
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**described, "pad_token_id": None}))
+    message = r"'roberta' model counts its positions .* pad_token_id null: set pad_token_id in its config\.json"
+    with pytest.raises(ModelError, match=rf"^model '{folder}': a {message}"):
+        open_folder(folder, DEFECTS, tmp_path)
+    model.network.encoder.config.pad_token_id = None  # as a method might leave it
+    with pytest.raises(ModelError, match=message):
+        model.predict(defects(1))
 
 
 def test_the_weights_of_the_folder_are_the_weights_of_the_model(folder: Path, tmp_path: Path) -> None:

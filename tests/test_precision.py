@@ -158,3 +158,31 @@ def test_products_on_cuda_get_the_workspace_that_makes_them_deterministic(
     with _numerics({"device": device, "threads": 1}) as given:
         assert given.type == device
         assert os.environ.get(name) == after
+
+
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+def test_products_of_float32_are_whole_in_every_stage_whatever_was_left_behind(before: str) -> None:
+    """A plugin, or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE: ``medium`` is bfloat16, on processors too."""
+    left = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(before)
+        with _numerics({"device": "cpu", "threads": 1}):
+            assert torch.get_float32_matmul_precision() == "highest"
+            torch.set_float32_matmul_precision("medium")  # a plugin's doing
+        assert torch.get_float32_matmul_precision() == before
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with _numerics({"device": "cpu", "threads": 1}):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.get_float32_matmul_precision() in (before, "highest"), (
+            "for one kind of device alone there may be no word"
+        )
+    finally:
+        torch.set_float32_matmul_precision(left)
+
+
+@pytest.mark.parametrize(("device", "after"), [("cuda", None), ("cpu", "1")])
+def test_tf32_is_not_forced_on_a_device(monkeypatch: pytest.MonkeyPatch, device: str, after: str | None) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with _numerics({"device": device, "threads": 1}):
+        assert os.environ.get("NVIDIA_TF32_OVERRIDE") == after

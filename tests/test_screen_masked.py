@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +86,17 @@ def test_empty_texts_and_no_pieces(text: str, model: MaskedModel) -> None:
 
 
 def test_what_cannot_serve_is_refused(tmp_path: Path) -> None:
+    save("roberta", tmp_path / "masked")
     with pytest.raises(ModelError, match="does not exist"):
         load(tmp_path / "nothing")
     with pytest.raises(ModelError, match="no masked language model"):
         load(save("gpt2", tmp_path / "gpt2"))
     with pytest.raises(ModelError, match="pin it"):
         load_masked("some/model", Context(seeds={}, scratch=tmp_path))
+    described = json.loads((tmp_path / "masked" / "config.json").read_text())
+    (tmp_path / "masked" / "config.json").write_text(json.dumps({**described, "pad_token_id": None}))
+    with pytest.raises(ModelError, match=r"set pad_token_id in its config\.json"):
+        load(tmp_path / "masked")
 
 
 def test_scores_that_are_no_numbers_are_a_clear_error(model: MaskedModel) -> None:

@@ -13,9 +13,16 @@ import pytest
 from bench.context import Context
 from bench.contracts import Task
 from bench.errors import ConfigError, DataError
+from bench.jobs import Stage, Workshop
+from bench.pipeline import _identity
+from bench.plugins import Registry
+from bench.samples import Splits
+from bench.stages import run_stage
+from bench.store import Store
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
+from tasks.sources import installed
 from tasks.sources.codesearchnet import without_docstring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -79,6 +86,60 @@ def test_other_files_of_clones_are_other_data(tmp_path: Path) -> None:
     assert pairs(folders[0]).origin() != two
     with pytest.raises(DataError, match="nowhere"):
         pairs(tmp_path / "nowhere").origin()
+
+
+@pytest.mark.parametrize("when", ["before they are read", "while they are read", "gone"])
+def test_files_that_are_replaced_after_planning_are_not_published_under_the_old_key(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clones"
+    folder.mkdir()
+    write_clones(folder)
+    task = pairs(folder)
+    stage = Stage("data", {"task": _identity(task), "origin": dict(task.origin()), "seeds": {"data": 0}})
+    workshop, honest = Workshop(Store(tmp_path / "store"), Registry().discover()), CloneDetection.splits
+
+    def replaced() -> None:
+        (folder / "data.jsonl").write_text((folder / "data.jsonl").read_text() + "\n")
+
+    def replaced_meanwhile(self: CloneDetection, context: Context) -> Splits:
+        splits = honest(self, context)
+        replaced()
+        return splits
+
+    message = (
+        rf"clone_detection', {folder}: data\.jsonl is not what .* \(planned: sha256 \w{{12}}, here: sha256 \w{{12}}\)"
+    )
+    if when == "before they are read":
+        replaced()
+    elif when == "gone":
+        folder.rename(tmp_path / "elsewhere")
+        message = rf"{folder}: there is no such folder"
+    else:
+        monkeypatch.setattr(CloneDetection, "splits", replaced_meanwhile)
+    with pytest.raises(DataError, match=message):
+        run_stage(stage, workshop)
+    assert not workshop.store.has("data", stage.key)
+    monkeypatch.undo()
+    if when != "gone":
+        again = Stage("data", {**stage.inputs, "origin": dict(task.origin())})
+        assert run_stage(again, workshop).json("facts.json")["origin"] == task.origin()
+        assert again.key != stage.key
+
+
+def test_other_packages_than_the_planned_ones_make_no_embedded_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = DefectDetection()
+    stage = Stage("data", {"task": _identity(task), "origin": dict(task.origin()), "seeds": {"data": 0}})
+    workshop = Workshop(Store(tmp_path / "store"), Registry().discover())
+    other = {**installed.versions(), "torch": "0.1"}  # as on another node of a cluster
+    monkeypatch.setattr(installed, "versions", lambda: other)
+    with pytest.raises(
+        DataError,
+        match=r"task 'defect_detection': torch is not what .* \(planned: \d+\.\d+\.\d+, here: 0\.1\): it was replaced",
+    ):
+        run_stage(stage, workshop)
 
 
 def test_devign_keeps_published_splits_and_takes_the_budget_from_training(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from bench.contracts import TaskKind
@@ -114,6 +117,69 @@ def test_global_generators_and_the_scratch_folder_are_left_as_they_were(
     assert before == after
     assert list(lent.scratch.iterdir()) == []
     assert capfd.readouterr() == ("", "")
+
+
+LAUNCHERS = (
+    {"ACCELERATE_MIXED_PRECISION": "bf16"},
+    {"ACCELERATE_TORCH_DEVICE": "meta"},
+    {"ACCELERATE_USE_CPU": "nonsense"},
+    {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_DYNAMO_BACKEND": "EAGER"},
+    {"LOCAL_RANK": "0"},
+    {"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+    {"PMI_SIZE": "2", "PMI_RANK": "1", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"},
+    {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+    {"MV2_COMM_WORLD_SIZE": "2"},
+    {"FORK_LAUNCHED": "nonsense"},
+    {"KUBEFLOW_TRAINER_SERVER_URL": "https://127.0.0.1:1"},
+)
+
+
+def test_a_training_does_not_hang_on_who_launched_it(
+    tmp_path: Path, model: WhiteBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> str:
+        return Trainer(FAST, (), context(tmp_path)).fit(model, defects(32), axis="training").fingerprint()
+
+    plain = trained()
+    for told in LAUNCHERS:
+        with monkeypatch.context() as here:
+            for name, value in told.items():
+                here.setenv(name, value)
+            before = dict(os.environ)
+            assert trained() == plain, told
+            assert dict(os.environ) == before, told
+
+
+def test_a_training_does_not_hang_on_what_accelerate_was_told_before(
+    tmp_path: Path, model: WhiteBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> str:
+        return Trainer(FAST, (), context(tmp_path)).fit(model, defects(32), axis="training").fingerprint()
+
+    plain = trained()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with monkeypatch.context() as here:
+        here.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        assert Accelerator(cpu=True).mixed_precision == "bf16", "a plugin may do it, or another training loop"
+        assert trained() == plain
+    assert AcceleratorState().mixed_precision == "no"
+
+
+def test_the_environment_comes_back_when_a_training_fails(
+    tmp_path: Path, model: WhiteBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+
+    def failing(network: object, sides: object, objective: object) -> Tensor:
+        assert "WORLD_SIZE" not in os.environ
+        os.environ["RANK"] = "3"
+        raise ValueError("no")
+
+    before = dict(os.environ)
+    with pytest.raises(ValueError, match="no"):
+        Trainer(FAST, (), context(tmp_path)).fit(model, defects(32), axis="training", step=failing)
+    assert dict(os.environ) == before
 
 
 def test_the_incoming_model_is_unchanged(tmp_path: Path, model: WhiteBox) -> None:

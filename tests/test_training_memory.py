@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.errors import ConfigError, ModelError
 from bench.models import Tokens, Trainer, TrainingSettings, WhiteBox, create
-from bench.models.memory import beside_others
+from bench.models.memory import beside_others, ran_out_of_memory
 from bench.models.network import CodeNetwork
 from bench.models.training import equal_pieces
 from tests.models_toys import DEFECTS, SEARCH, SMALL, context, defects, one_thread, searches
@@ -42,18 +42,26 @@ def apart(one: WhiteBox, other: WhiteBox) -> float:
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: out of memory"),
+)
+"""As torch's allocator says it, and as libraries below it do."""
+
+
 class SmallMemory:
     """A step that has memory for so many samples, and notes what it was given."""
 
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
+    def __init__(self, samples: int, error: Exception = OUT_OF_MEMORY[0]) -> None:
+        self.samples, self.error = samples, error
         self.seen: list[int] = []
 
     def __call__(self, network: CodeNetwork, sides: Sequence[Tokens], objective: Outputs) -> Tensor:
         count = len(sides[0].ids)
         self.seen.append(count)
         if count > self.samples:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         return objective(network(*sides))
 
 
@@ -76,6 +84,26 @@ def test_running_out_of_memory_starts_again_in_pieces_that_fit(tmp_path: Path, m
     assert apart(whole, cut) < 2e-5
     assert [row["pieces"] for row in trainer.history] == [4, 4]
     assert all("pieces" not in row for row in untouched.history)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_memory_runs_out_in_words_too(tmp_path: Path, model: WhiteBox, error: Exception) -> None:
+    memory = SmallMemory(4, error)
+    _, trainer = fitted(model, tmp_path, SETTINGS, step=memory)
+    assert memory.seen[:2] == [8, 4]
+    assert [row["pieces"] for row in trainer.history] == [2, 2]
+    with pytest.raises(ModelError, match="a single sample: set a shorter window") as caught:
+        fitted(model, tmp_path, SETTINGS, step=SmallMemory(0, error))
+    assert ran_out_of_memory(caught.value)
+    with beside_others(True), pytest.raises(type(error), match=str(error)[:20]):
+        fitted(model, tmp_path, SETTINGS, step=SmallMemory(4, error))
+
+
+def test_an_error_of_another_kind_starts_nothing_again(tmp_path: Path, model: WhiteBox) -> None:
+    memory = SmallMemory(0, RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        fitted(model, tmp_path, SETTINGS, step=memory)
+    assert memory.seen == [8]
 
 
 class Notes:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from bench.context import Context
 from bench.contracts import Known, TaskInfo, TaskKind, TrainingRule
 from bench.errors import ConfigError, DataError, ModelError, PluginError
-from bench.models import Trainer, TrainingSettings, WhiteBox, create
+from bench.models import Tokens, Trainer, TrainingSettings, WhiteBox, create
+from bench.models.network import CodeNetwork
+from bench.models.training import Step
 from bench.plugins import Registry, build, parameters_of
 from bench.samples import Sample
 from defenses.training.abl import ABL, Watch, held_up, sample_losses
@@ -96,6 +99,34 @@ def test_a_watch_notes_each_samples_loss_and_minimises_what_it_is_told() -> None
         watch.objective(logits[:0], labels[:0], 0.5, [])  # another piece of the same step
         assert watch.steps == 2
         assert watch.traces == {"a": pytest.approx([each[0]] * 2, abs=1e-5), "b": pytest.approx([each[1]], abs=1e-5)}
+
+
+@pytest.mark.parametrize("failing", [1, 2, 5])
+def test_a_watch_forgets_the_attempts_that_memory_ran_out_on(tmp_path: Path, failing: int) -> None:
+    samples, sizes = defects(24), list[int]()
+    model = fresh(samples, tmp_path)
+    settings = TrainingSettings(epochs=2, batch_size=8, learning_rate=1e-3)
+
+    def full_now_and_then(
+        network: CodeNetwork, sides: Sequence[Tokens], objective: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        loss = objective(network(*sides))
+        sizes.append(len(sides[0].ids))
+        if sizes[-1] > 2 and sizes.count(sizes[-1]) == failing:
+            raise torch.OutOfMemoryError("as on the pass back, when the losses stand in the notes")
+        return loss
+
+    def watched(step: Step | None, pieces: int) -> Watch:
+        watch, made = Watch("none"), lent(tmp_path, settings.model_copy(update={"accumulation": pieces}))
+        assert made.trainer is not None
+        made.trainer.fit(model, samples, axis="training", objective=watch.objective, step=step)
+        return watch
+
+    again, alone = watched(full_now_and_then, 1), watched(None, 4)
+    assert sizes == [8] * failing + [4] * failing + [2] * 24
+    assert again.steps == alone.steps == 6
+    assert again.traces == alone.traces
+    assert {len(trace) for trace in again.traces.values()} == {2}, "one an epoch"
 
 
 @pytest.mark.parametrize("kind", [TaskKind.CLASSIFICATION, TaskKind.PAIRS])

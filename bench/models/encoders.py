@@ -32,7 +32,7 @@ from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ModelError, suggest
 from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
-from bench.models.network import OFFSET_POSITIONS, CodeNetwork
+from bench.models.network import CodeNetwork, positions_before
 from bench.models.presets import PRESETS
 from bench.models.settings import ModelSettings
 from bench.samples import Sample
@@ -366,7 +366,10 @@ def _check_window(name: str, config: PretrainedConfig, settings: ModelSettings) 
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return  # relative positions
-    room = int(positions) - (int(config.pad_token_id) + 1 if config.model_type in OFFSET_POSITIONS else 0)
+    try:
+        room = int(positions) - positions_before(config)
+    except ModelError as error:
+        raise ModelError(f"model {name!r}: {error}") from error
     widest = max(settings.window, settings.query_window)
     if widest > room:
         raise ModelError(f"model {name!r} has {room} positions, the window is {widest}: set window to {room} or less")

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from bench.context import Cost
 from bench.contracts import TaskInfo, TaskKind
 from bench.errors import DataError
-from bench.models.memory import may_cut
+from bench.models.memory import may_cut, ran_out_of_memory
 from bench.models.network import CodeNetwork
 from bench.models.settings import ModelSettings
 from bench.models.tokenizing import Window
@@ -228,8 +228,8 @@ class WhiteBox(BlackBox):
         try:
             tokens = pad([rows[i] for i in index], self.pad_id).to(self.device)
             values = read(tokens)
-        except torch.OutOfMemoryError:
-            if len(index) == 1 or not may_cut():
+        except RuntimeError as error:
+            if not ran_out_of_memory(error) or len(index) == 1 or not may_cut():
                 raise
         else:
             self.cost.forward(tokens.ids.numel())

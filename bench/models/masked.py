@@ -15,7 +15,7 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from bench.context import Context, Cost
 from bench.errors import ModelError
 from bench.models.loading import load_language_model
-from bench.models.network import OFFSET_POSITIONS
+from bench.models.network import positions_before
 from bench.models.precision import lowered, restored
 from bench.models.tokens import batches, pad
 
@@ -46,6 +46,10 @@ class MaskedModel:
     ) -> None:
         if not isinstance(tokenizer.mask_token_id, int):
             raise ModelError(f"masked model {name!r}: its tokenizer names no mask token")
+        try:
+            positions_before(network.config)
+        except ModelError as error:
+            raise ModelError(f"masked model {name!r}: {error}") from error
         moved: Any = network.to(cast(Any, device)).eval()
         self.name, self.network, self.tokenizer = name, cast(PreTrainedModel, moved), tokenizer
         self.device, self.cost, self.mask = device, cost, tokenizer.mask_token_id
@@ -57,7 +61,7 @@ class MaskedModel:
         positions = getattr(config, "max_position_embeddings", None)
         if positions is None:
             return None
-        return int(positions) - (int(config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0)
+        return int(positions) - positions_before(config)
 
     def surprises(self, text: str, pieces: Sequence[Span]) -> Floats:
         """Mean surprise (nats a token) at each piece of a text when its tokens are hidden, (len(pieces),).
@@ -129,7 +133,8 @@ def load_masked(name: str, context: Context, *, revision: str | None = None) -> 
     """A masked language model from a local folder, or by hub name (``revision`` must pin it).
 
     Raises:
-        ModelError: it does not load, it is no masked model, or it has no weights as safetensors.
+        ModelError: it does not load, it is no masked model, it has no weights as safetensors, or its configuration lacks what its
+            positions are counted from.
     """
     network, tokenizer = load_language_model(name, revision, AutoModelForMaskedLM, _is_masked, "masked language model")
     return MaskedModel(name, network, tokenizer, context.device, context.cost)

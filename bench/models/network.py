@@ -8,14 +8,32 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from bench.contracts import TaskKind
+from bench.errors import ModelError
 from bench.models.precision import lowered, restored
 from bench.models.tokens import Tokens
 
 # Their position table starts after the padding index, and a model that is given embeddings would count padding as positions.
 OFFSET_POSITIONS = frozenset({"roberta", "camembert", "xlm-roberta", "longformer", "mpnet", "data2vec-text"})
+
+
+def positions_before(config: PretrainedConfig) -> int:
+    """How many rows of a model's position table lie in front of the first token's; 0 but for RoBERTa and its kin.
+
+    Raises:
+        ModelError: the configuration does not name the padding token after which they are counted.
+    """
+    if config.model_type not in OFFSET_POSITIONS:
+        return 0
+    pad_id = getattr(config, "pad_token_id", None)
+    if pad_id is None:
+        raise ModelError(
+            f"a {config.model_type!r} model counts its positions from its padding token on, and its configuration has pad_token_id "
+            "null: set pad_token_id in its config.json to the number of its padding token (1 in the published ones)"
+        )
+    return int(pad_id) + 1
 
 
 class Head(nn.Module):
@@ -98,9 +116,9 @@ class CodeNetwork(nn.Module):
             inputs["input_ids"] = tokens.ids
         else:
             inputs["inputs_embeds"] = tokens.embeds
-        if config.model_type in OFFSET_POSITIONS:
-            positions = tokens.mask.cumsum(1) * tokens.mask + int(config.pad_token_id)
-            inputs["position_ids"] = positions
+        before = positions_before(config)
+        if before:
+            inputs["position_ids"] = tokens.mask.cumsum(1) * tokens.mask + (before - 1)
         if self._decodes:
             inputs["decoder_attention_mask"] = tokens.mask
             inputs["use_cache"] = False

@@ -23,8 +23,9 @@ from bench.contracts import TaskInfo, TaskKind
 from bench.errors import ConfigError, DataError, ModelError
 from bench.models.handles import WhiteBox
 from bench.models.hush import quiet
+from bench.models.launched import launched_by_nobody
 from bench.models.lora import Adapters
-from bench.models.memory import may_cut
+from bench.models.memory import may_cut, ran_out_of_memory
 from bench.models.network import CodeNetwork
 from bench.models.settings import TrainingSettings
 from bench.models.tokens import Tokens, pad
@@ -96,14 +97,16 @@ class Trainer:
         """Train a copy of ``model`` and return it; ``model`` itself stays as it was.
 
         The result depends on the weights that come in, the samples in their order, the arguments and the seed of ``axis``; the
-        global generators are left as they were found. With no samples or no epochs the copy comes back untrained.
+        global generators are left as they were found, and what launchers of parallel programs put into the environment does not count
+        (:mod:`bench.models.launched`). With no samples or no epochs the copy comes back untrained.
 
         Where memory runs out (on a graphics device) training starts again from the same weights with each step's batch in at least
         twice as many pieces, whose gradients are added up: the same steps, up to floating-point noise, dropout's draws, and
         objectives that are not a mean over samples (each piece has its own, and counts by its samples). A batch is cut into equal
         pieces, so that no step has more samples than it: the number of pieces is the first divisor of the batch size from the number
         that is wanted on (of 12, at least 8 are 12). Code search is not cut up, and nothing is in a stage that shares its device with
-        others (:mod:`bench.models.memory`).
+        others (:mod:`bench.models.memory`). An objective or step that keeps something from call to call is then called again from the
+        first step on: its progress falls back to 0, and what it kept is of an attempt that does not count.
 
         A model whose settings hold ``lora`` gets adapters for the time of the fit; they are merged into the weights that come back
         (:mod:`bench.models.lora`). A pass back is counted in full for it, though most weights need no gradient.
@@ -127,7 +130,8 @@ class Trainer:
             DataError: a sample lacks a label or query, its label is no class of the task, or it has the wrong number of programs.
             ConfigError: ``head`` for code search, which has no head, or accumulation; the model has LoRA, and ``peft`` is missing.
             ModelError: the model has LoRA, and no layer with the target's name; memory runs out all the same.
-            torch.OutOfMemoryError: memory runs out beside other stages; the harness runs this one again alone.
+            RuntimeError: memory runs out beside other stages (:func:`bench.models.memory.ran_out_of_memory` tells it); the harness runs
+                this one again alone.
         """
         epochs = self.settings.epochs if epochs is None else epochs
         batch_size = batch_size or self.settings.batch_size
@@ -157,8 +161,8 @@ class Trainer:
         while True:
             try:
                 return self._fit(model, work, pieces)
-            except torch.OutOfMemoryError as error:
-                if not may_cut():
+            except RuntimeError as error:
+                if not ran_out_of_memory(error) or not may_cut():
                     raise
                 if data.search or pieces == batch_size:
                     raise ModelError(_too_large(data.search, batch_size // pieces)) from error
@@ -184,6 +188,7 @@ class Trainer:
         with (
             tempfile.TemporaryDirectory(dir=self._context.scratch) as folder,
             _global_state_kept(trained.device),
+            launched_by_nobody(),
         ):
             loop = _Loop(
                 model=trained.network,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.contracts import TaskKind
 from bench.models.handles import WhiteBox
-from bench.models.memory import may_cut
+from bench.models.memory import may_cut, ran_out_of_memory
 from bench.models.tokens import Tokens, batches, pad
 from bench.samples import Sample
 
@@ -196,8 +196,8 @@ class Scorer:
         """Run one batch; where a device that is not shared has no memory for it, run its halves."""
         try:
             return [(index, run(index))]
-        except torch.OutOfMemoryError:
-            if len(index) == 1 or not may_cut():
+        except RuntimeError as error:
+            if not ran_out_of_memory(error) or len(index) == 1 or not may_cut():
                 raise
         # Outside the handler, whose traceback would keep the failed batch in memory.
         middle = len(index) // 2

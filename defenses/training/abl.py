@@ -68,6 +68,8 @@ def sample_losses(
 class Watch:
     """Notes the loss of every sample whenever a step meets it, while minimising something else.
 
+    Where the fit starts again for lack of memory, what the attempt before left is forgotten.
+
     Attributes:
         ascent: what is minimised: the plain mean, the mean held up at ``gamma``, or the negative mean (unlearning).
         gamma: in nats.
@@ -88,6 +90,9 @@ class Watch:
     def objective(self, logits: Tensor, labels: Tensor, progress: float, ids: Sequence[str]) -> Tensor:
         """See :data:`bench.models.training.Objective`."""
         losses = functional.cross_entropy(logits, labels, reduction="none")
+        if progress == 0.0 and any(name in self.traces for name in ids):  # the first step meets nobody twice
+            self.traces.clear()
+            self.moments.clear()
         self.moments.add(progress)
         for name, loss in zip(ids, losses.detach().cpu().tolist(), strict=True):
             self.traces[name].append(round(loss, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def folder(source: str, path: str | None, files: tuple[str, ...]) -> Path:
         if not (found / name).is_file():
             raise DataError(f"{found / name}: the file is missing. {source} needs {wanted} in this folder.")
     return found
+
+
+def digest(file: Path) -> str:
+    """sha256 (hex) of a file, which is not held in memory for it."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read(file: Path) -> str:

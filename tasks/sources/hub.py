@@ -9,7 +9,6 @@ A repository whose main branch holds a script has its parquet files, made by the
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError, DataError
-from tasks.sources.files import Place
+from tasks.sources.files import Place, digest
 
 SAVED = "dataset_dict.json"
 PARQUET = "refs/convert/parquet"
@@ -104,7 +103,7 @@ def origin(repository: Repository, path: str | None, revision: str | None) -> di
     root = _below(base, repository)
     try:
         files = sorted(p for p in root.rglob("*") if p.suffix in (".parquet", ".arrow") and p.is_file())
-        return {str(p.relative_to(base)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        return {str(p.relative_to(base)): digest(p) for p in files}
     except OSError as error:
         raise DataError(f"{base}: cannot be read ({error}). Check the folder and its permissions.") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 from tasks.sources import bigclonebench, codesearchnet, devign, files, hub, installed
@@ -60,4 +59,4 @@ def origin(
     if hub.is_hub(repository, path, revision) and repository is not None:
         return hub.origin(repository, path, revision)
     folder = files.folder(source, path, FILES[source])
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES[source]}
+    return {name: files.digest(folder / name) for name in FILES[source]}
