@@ -58,8 +58,10 @@ class CodeSearch(Task):
         return TaskInfo(self.name, TaskKind.SEARCH, self.language, (), "mrr")
 
     def origin(self) -> dict[str, str]:
-        """Package versions, digests of the published files, or the hub's commit."""
-        return origin(self.source, self.path, self.revision, hub.code_search_net(self.language))
+        """Package versions, digests of the published files, or the hub's commit; of published Python, how its docstrings were removed."""
+        found = origin(self.source, self.path, self.revision, hub.code_search_net(self.language))
+        removed = self.source == "codesearchnet" and self.language == "python"
+        return {**found, "docstrings": codesearchnet.DOCSTRINGS} if removed else found
 
     @property
     def training_samples(self) -> int | None:
