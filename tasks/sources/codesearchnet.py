@@ -42,7 +42,7 @@ def load(path: str | None, revision: str | None = None, language: str = "python"
         bench.errors.DataError: a file is missing, a row is malformed or of another language.
     """
     repository = hub.code_search_net(language)
-    if hub.is_hub(repository, path, revision):
+    if hub.is_hub(repository, path, revision, FILES):
         with hub.rows(repository, path, revision) as rows_of:
             found = {
                 split: [_sample(place, _as_file(row), language, [split, place.line]) for place, row in rows]
@@ -71,6 +71,7 @@ HUB_NAMES = {
     "func_documentation_tokens": "docstring_tokens",
     "repository_name": "repo",
     "func_path_in_repository": "path",
+    "language": "language",
 }
 
 
