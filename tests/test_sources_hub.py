@@ -9,15 +9,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bench.context import Context
 from bench.contracts import Task
 from bench.errors import ConfigError, DataError
-from bench.plugins import parameters_of
+from bench.plugins import Registry, parameters_of
+from bench.suite import load_suite
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
@@ -367,14 +369,39 @@ def test_new_parameters_at_their_defaults_leave_keys_as_they_were() -> None:
         (lambda: DefectDetection(revision=COMMIT), "revision is for published data alone"),
         (lambda: CloneDetection(cleaned=True), "cleaned is for published data alone"),
         (lambda: CodeSearch(language="java"), "language is for published data alone"),
+        (
+            lambda: DefectDetection(path="data/devign"),
+            r"path is for published data alone, and no source was named: name it as well \(source=devign or juliet\), or drop path",
+        ),
+        (lambda: DefectDetection(path=""), "path is for published data alone"),
+        (lambda: CloneDetection(path="x"), "source=bigclonebench"),
+        (lambda: CodeSearch(path="x"), "source=codesearchnet"),
+        (
+            lambda: DefectDetection(source="juliet", path="x", weaknesses=5),
+            "weaknesses is for embedded data alone, .*source=juliet",
+        ),
+        (lambda: DefectDetection(source="devign", path="x", max_tokens=50), "max_tokens is for embedded data alone"),
+        (lambda: CloneDetection(source="bigclonebench", path="x", near_misses=0.1), "near_misses is for embedded"),
+        (lambda: CodeSearch(source="codesearchnet", path="x", max_tokens=50), "max_tokens is for embedded data alone"),
         (lambda: DefectDetection(source="devign", path=""), "path is blank: give the folder"),
         (lambda: DefectDetection(source="juliet", path=" "), "path is blank: give the folder"),
         (lambda: CodeSearch(source="codesearchnet"), "needs the parameter path.*or with the hub's parquet files"),
     ],
 )
 def test_what_does_not_go_together_is_refused(task: Callable[[], Task], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        task().splits(context())
+    for asked in (task().origin, lambda: task().splits(context())):  # before anything runs, and wherever data are made
+        with pytest.raises(ConfigError, match=message):
+            asked()
+
+
+def test_what_suites_of_the_project_ask_for_goes_together() -> None:
+    registry = Registry().discover()
+    suites = [load_suite(file) for file in (Path(__file__).parents[1] / "results" / "suites").glob("*.yaml")]
+    entries = [entry for suite in suites for entry in suite.tasks]
+    assert len(entries) > 10
+    for entry in entries:
+        with suppress(DataError):  # the files of data are not there
+            cast(Task, registry.build("task", entry.name, entry.parameters)).origin()
 
 
 def test_without_network_the_error_says_how_to_point_at_a_copy(tmp_path: Path) -> None:
