@@ -28,7 +28,7 @@ from tasks.sources.sizes import Published
 FILES = ("train.jsonl", "valid.jsonl", "test.jsonl")
 DOCSTRINGS = "2"
 """Version of how docstrings are removed, for the key of Python data: the first left those of Python 2 in its programs."""
-LEFT_OUT = "left out, as the query stands in the program"
+LEFT_OUT = "query in program"
 """Under this name the facts of the data tell how many samples of each split those are; where there are none, nothing."""
 
 
