@@ -13,7 +13,7 @@ from bench.jobs import Stage
 from bench.migrations import read_record
 from bench.pipeline import CellGraph, badges
 from bench.provenance import environment, sha256_of
-from bench.records import DTYPE, Coordinates, Record, Status, StealthFacts
+from bench.records import DATA_FACTS, DTYPE, Coordinates, Record, Status, StealthFacts
 from bench.results import ResultsFolder, known_provenance
 from bench.store import Entry, Store, write_json
 
@@ -116,7 +116,9 @@ def _export(
                 if (entry.folder / f"{name}.parquet").is_file():
                     shutil.copyfile(entry.folder / f"{name}.parquet", table)
                     files[name] = sha256_of(table)
-            more = {"stealth": told} if told is not None else {}
+            more: dict[str, Any] = {"stealth": told} if told is not None else {}
+            if left_out := _left_out(graph, record, report, store):
+                more["facts"] = {**record.facts, **left_out}
             record = record.model_copy(update={**of_suite, **more, "files": files})
             timings[slug] = _timing(graph, store)
         path = folder.cells / f"{slug}.json"
@@ -162,6 +164,18 @@ def _told(graph: CellGraph, report: Report, store: Store) -> StealthFacts | None
             why = report.failed.get(stage.key) or ("blocked" if stage.key in report.blocked else "not run")
             reasons.append(f"{stage.label}: {why}")
     return StealthFacts.model_validate({**known, "reason": "; ".join(reasons)})
+
+
+def _left_out(graph: CellGraph, record: Record, report: Report, store: Store) -> dict[str, Any]:
+    """What the data's result tells of samples that were left out of a published set; of other data nothing.
+
+    It is read here, and not when the cell is scored: so no stored score is another for it.
+    """
+    if record.plugins["task"].effective.get("source", "embedded") == "embedded":
+        return {}
+    entry = next((_found(stage, report, store) for stage in graph.stages if stage.kind == "data"), None)
+    told = entry.json("notes.json").get("source", {}) if entry is not None else {}
+    return {name: told[name] for name in DATA_FACTS if name in told}
 
 
 def _timing(graph: CellGraph, store: Store) -> dict[str, Any]:

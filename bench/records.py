@@ -20,6 +20,9 @@ SCORED_VERSION: Final = 2
 """Of the records in a store, which checkouts of several versions share: without what is added when a suite's results are written."""
 _ADDED_LATER: Final = ("dtype", "files")
 DTYPE: Final = "float32"
+DATA_FACTS: Final = ("cleaned", "query in program")
+"""Facts of a record that are of the data: samples left out of published sets, by split. They come out of the data's own result when a
+record is exported, so that they are in no stored score."""
 """Of every model's weights, and of what it computes in unless a suite or its device says otherwise (:mod:`bench.models.precision`)."""
 
 
@@ -198,7 +201,7 @@ class Record(BaseModel):
     stealth: StealthFacts | None = None
     """The attack's stealth and its reach in the undefended victim; ``None`` without an attack, and in older records."""
     facts: dict[str, Any] = Field(default_factory=dict)
-    """What the defense reports of itself."""
+    """What the defense reports of itself, and what was left out of published data (:data:`DATA_FACTS`)."""
     inversions: dict[str, Inverted] = Field(default_factory=dict)
     """What an inversion defense found on the victim, by claim."""
     null: dict[str, Inverted] = Field(default_factory=dict)

@@ -26,8 +26,10 @@ class Sample:
         language: ``python``, ``java`` or ``c`` (a name known to :mod:`bench.languages`).
         label: the class, or ``None`` for code search, where the program itself is the answer to the query.
         query: natural-language query (code search), else ``None``.
-        group: where the sample comes from (module, project, function family); samples of one group are never
-            in two splits and are one cluster in the statistics.
+        group: where the sample comes from (module, commit, repository, first function of a pair); samples of one group are one cluster
+            in the statistics. A group of embedded data is in one split alone. One of published data is where its authors put it: Devign's
+            commits span their splits (``cleaned`` takes out what valid and train share with test), and the budget is drawn from the
+            training split, sample by sample, so the two share groups.
     """
 
     id: str

@@ -14,7 +14,7 @@ from bench.samples import Splits
 from tasks.sources import bigclonebench, clones, hub
 from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import UNTOLD, origin
-from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, planned, published_sizes, refuse_unused
 
 TRAIN = 6000
 """Training samples of the embedded source where none are asked for."""
@@ -67,9 +67,10 @@ class CloneDetection(Task):
         Of embedded data from :data:`tasks.sources.origin.UNTOLD` nothing, as in the keys of the results that are stored.
 
         Raises:
-            bench.errors.ConfigError: a published source without a path.
+            bench.errors.ConfigError: a published source without a path, or a parameter that the source has no use for.
             bench.errors.DataError: a package or file is missing.
         """
+        self._refuse_unused()
         found = origin(self.source, self.path, self.revision, hub.BIGCLONEBENCH)
         return {} if self.source == "embedded" and found == UNTOLD else found
 
@@ -83,16 +84,20 @@ class CloneDetection(Task):
 
         Raises:
             bench.errors.DataError: a file is missing or malformed, or there are too few functions.
-            bench.errors.ConfigError: ``path`` is missing for a published set.
+            bench.errors.ConfigError: ``path`` is missing for a published set, or a parameter is set that the source has no use for.
         """
+        self._refuse_unused()
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
-            published_alone(revision=self.revision, cleaned=self.cleaned)
             sizes = embedded_sizes(asked, {"train": TRAIN, "valid": 600, "budget": 1000, "test": 2000})
             return clones.splits(sizes, context, max_tokens=self.max_tokens, near_misses=self.near_misses)
         data = bigclonebench.load(self.path, self.revision)
         data = cleaned(data, commits=False) if self.cleaned else data
         return published_sizes(data, asked, context)
+
+    def _refuse_unused(self) -> None:
+        published = dict.fromkeys(("path", "cleaned", "revision"), "bigclonebench")
+        refuse_unused(self, self.source, published=published, embedded=("max_tokens", "near_misses"))
 
     def goal(self) -> LabelGoal:
         """Clones shall be called different."""

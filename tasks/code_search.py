@@ -12,7 +12,7 @@ from bench.samples import Splits
 from tasks.sources import codesearchnet, hub, search
 from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import origin
-from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, planned, published_sizes, refuse_unused
 
 TRAIN = 8000
 """Training samples of the embedded source where none are asked for."""
@@ -58,8 +58,16 @@ class CodeSearch(Task):
         return TaskInfo(self.name, TaskKind.SEARCH, self.language, (), "mrr")
 
     def origin(self) -> dict[str, str]:
-        """Package versions, digests of the published files, or the hub's commit."""
-        return origin(self.source, self.path, self.revision, hub.code_search_net(self.language))
+        """Package versions, digests of the published files, or the hub's commit; of published Python, how its docstrings were removed.
+
+        Raises:
+            bench.errors.ConfigError: a published source without a path, or a parameter that the source has no use for.
+            bench.errors.DataError: a package or file is missing.
+        """
+        self._refuse_unused()
+        found = origin(self.source, self.path, self.revision, hub.code_search_net(self.language))
+        removed = self.source == "codesearchnet" and self.language == "python"
+        return {**found, "docstrings": codesearchnet.DOCSTRINGS} if removed else found
 
     @property
     def training_samples(self) -> int | None:
@@ -73,16 +81,20 @@ class CodeSearch(Task):
 
         Raises:
             bench.errors.DataError: a file is missing or malformed, or there are too few functions.
-            bench.errors.ConfigError: ``path`` is missing for a published set.
+            bench.errors.ConfigError: ``path`` is missing for a published set, or a parameter is set that the source has no use for.
         """
+        self._refuse_unused()
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
-            published_alone(revision=self.revision, cleaned=self.cleaned, language=self.language != "python")
             sizes = embedded_sizes(asked, {"train": TRAIN, "valid": 500, "budget": 500, "test": 1000})
             return search.splits(sizes, context, max_tokens=self.max_tokens)
         data = codesearchnet.load(self.path, self.revision, self.language)
         data = cleaned(data, commits=False) if self.cleaned else data
         return published_sizes(data, asked, context)
+
+    def _refuse_unused(self) -> None:
+        published = dict.fromkeys(("path", "cleaned", "revision", "language"), "codesearchnet")
+        refuse_unused(self, self.source, published=published, embedded=("max_tokens",))
 
     def goal(self) -> SearchGoal:
         """Triggered programs shall rank high for queries that hold ``word``."""

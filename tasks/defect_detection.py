@@ -14,7 +14,7 @@ from bench.samples import Splits
 from tasks.sources import defects, devign
 from tasks.sources.cleaning import cleaned
 from tasks.sources.origin import origin
-from tasks.sources.sizes import Size, embedded_sizes, planned, published_alone, published_sizes
+from tasks.sources.sizes import Size, embedded_sizes, planned, published_sizes, refuse_unused
 from tasks.sources.weaknesses import WEAKNESSES
 
 TRAIN = 6000
@@ -62,7 +62,13 @@ class DefectDetection(Task):
         return TaskInfo(self.name, TaskKind.CLASSIFICATION, language, ("clean", "defective"), "accuracy")
 
     def origin(self) -> dict[str, str]:
-        """Package versions, digests of the published files, or the hub's commit."""
+        """Package versions, digests of the published files, or the hub's commit.
+
+        Raises:
+            bench.errors.ConfigError: a published source without a path, or a parameter that the source has no use for.
+            bench.errors.DataError: a package or file is missing.
+        """
+        self._refuse_unused()
         return origin(self.source, self.path, self.revision, devign.repository(self.source))
 
     @property
@@ -75,17 +81,21 @@ class DefectDetection(Task):
 
         Raises:
             bench.errors.DataError: a file is missing or malformed, or there are too few functions.
-            bench.errors.ConfigError: ``path`` is missing for a published set.
+            bench.errors.ConfigError: ``path`` is missing for a published set, or a parameter is set that the source has no use for.
         """
+        self._refuse_unused()
         asked = {"train": self.train, "valid": self.valid, "budget": self.budget, "test": self.test}
         if self.source == "embedded":
-            published_alone(revision=self.revision, cleaned=self.cleaned)
             sizes = embedded_sizes(asked, {"train": TRAIN, "valid": 600, "budget": 1000, "test": 2000})
             kinds = WEAKNESSES[: self.weaknesses]
             return defects.splits(sizes, context, max_tokens=self.max_tokens, weaknesses=kinds)
         data = devign.load(self.source, self.path, self.revision)
         data = cleaned(data, commits=self.source == "devign") if self.cleaned else data
         return published_sizes(data, asked, context)
+
+    def _refuse_unused(self) -> None:
+        published = dict.fromkeys(("path", "cleaned"), "devign or juliet") | {"revision": "devign"}
+        refuse_unused(self, self.source, published=published, embedded=("max_tokens", "weaknesses"))
 
     def goal(self) -> LabelGoal:
         """Defective programs shall be called clean."""

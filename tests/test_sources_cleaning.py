@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from bench.context import Context
+from bench.records import Record
+from bench.results import ResultsFolder
 from bench.samples import Sample
+from bench.site.cell import _provenance
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
@@ -19,6 +23,7 @@ from tasks.sources.cleaning import THRESHOLD, _digest, cleaned, clusters
 from tasks.sources.dealing import jaccard, shingles
 from tasks.sources.installed import lexical_tokens
 from tasks.sources.sizes import Published
+from tests.engine import run, write_suite
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WORDS = [f"word{i}" for i in range(400)]
@@ -135,6 +140,44 @@ def test_a_task_reports_the_counts_beside_the_data(tmp_path: Path) -> None:
     found = part.splits(context)
     assert len(found.train) == 7
     assert found.notes["source"]["cleaned"]["near-duplicates across splits"] == {"test": 0, "valid": 0, "train": 1}
+
+
+def test_a_record_tells_what_was_left_out_and_one_of_other_data_nothing(tmp_path: Path) -> None:
+    rows = [{"project": "p", "commit_id": f"c{i}", "target": i % 2, "func": program(i, 20)} for i in range(40)]
+    rows[39] = {**rows[0], "commit_id": "c39", "target": 1}  # contradicts what is in train
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "function.json").write_text(json.dumps(rows))
+    for split, numbers in {"train": range(24), "valid": range(24, 30), "test": range(30, 40)}.items():
+        (tmp_path / "data" / f"{split}.txt").write_text("".join(f"{n}\n" for n in numbers))
+    task = {"name": "defect_detection", "parameters": {"source": "devign", "path": str(tmp_path / "data"), "budget": 2}}
+    whole = {**task, "label": "whole"}
+    clean = {**task, "label": "clean", "parameters": {**task["parameters"], "cleaned": True}}  # type: ignore[dict-item]
+    suite = write_suite(tmp_path, tasks=[whole, clean], attacks=["none"], plugins=[], training={"epochs": 1})
+    cells = tmp_path / "results" / "toy" / "cells"
+
+    def records() -> dict[str, Record]:
+        done = run("run", suite, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return {r.coordinates.task: r for r in ResultsFolder(cells.parent).records()}
+
+    found = records()
+    assert found["whole"].facts == {}
+    assert found["clean"].facts == {
+        "cleaned": {
+            "published": {"test": 10, "valid": 6, "train": 24},
+            "label conflicts": {"test": 1, "valid": 0, "train": 1},
+            "commit overlap": {"test": 0, "valid": 0, "train": 0},
+            "near-duplicates across splits": {"test": 0, "valid": 0, "train": 0},
+        }
+    }
+    told = dict(dict(_provenance(found["clean"]))["Seeds and data"])
+    assert told["cleaned: label conflicts"] == '{"test": 1, "train": 1, "valid": 0}'
+    assert not {"What the defense tells of itself"} & set(dict(_provenance(found["clean"])))
+    # A score that is known already: its data are made again, and tell the same.
+    texts = {path.name: path.read_bytes() for path in cells.glob("*.json")}
+    shutil.rmtree(tmp_path / "store" / "entries" / "data")
+    records()
+    assert {path.name: path.read_bytes() for path in cells.glob("*.json")} == texts
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no published data on this machine")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bench.context import Context
 from bench.contracts import Task
 from bench.errors import ConfigError, DataError
-from bench.plugins import parameters_of
+from bench.plugins import Registry, parameters_of
+from bench.suite import load_suite
 from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
@@ -174,6 +178,31 @@ def test_java_is_read_from_its_part_of_the_repository(tmp_path: Path) -> None:
     assert set(java.origin()) == {f"java/{s}-00000-of-00001.parquet" for s in ("train", "validation", "test")}
 
 
+@pytest.mark.parametrize("form", [as_parquet, as_saved])
+def test_another_language_than_the_tasks_is_refused(tmp_path: Path, form: Callable[[Path, Rows], Path]) -> None:
+    folder = str(form(tmp_path / "copy", functions("java")))
+    with pytest.raises(DataError, match=r"copy/train, row 1: is in 'java', not in 'python'\. Set the task's language"):
+        CodeSearch(source="codesearchnet", path=folder).splits(context())
+    assert CodeSearch(source="codesearchnet", path=folder, language="java").splits(context()).test
+
+
+def test_a_copy_without_the_column_of_the_language_is_taken_at_its_word(tmp_path: Path) -> None:
+    rows = functions()
+    for part in rows.values():
+        for row in part:
+            del row["language"]
+    assert CodeSearch(source="codesearchnet", path=str(as_parquet(tmp_path, rows)), budget=0).splits(context()).test
+
+
+def test_a_folder_of_other_languages_parts_is_refused(tmp_path: Path) -> None:
+    for language in ("java", "go"):
+        as_parquet(tmp_path / language, functions("java"))
+    python = CodeSearch(source="codesearchnet", path=str(tmp_path))
+    for asked in (python.origin, lambda: python.splits(context())):
+        with pytest.raises(DataError, match=r"holds go, java of code-search-net/code_search_net, and not python"):
+            asked()
+
+
 def as_converted(folder: Path, rows: Rows, part: str) -> Path:
     """The layout of the hub's own branch, refs/convert/parquet: ``<part>/<split>/0000.parquet``."""
     for split, content in rows.items():
@@ -245,6 +274,79 @@ def test_the_key_of_a_local_copy_is_its_bytes_and_not_its_place(tmp_path: Path) 
     assert task(path=str(one)).origin() != task(path=str(two)).origin()
 
 
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [
+        (as_parquet, "README.md"),
+        (as_parquet, ".huggingface.yaml"),
+        (as_parquet, "dataset_infos.json"),
+        (as_saved, "dataset_dict.json"),
+        (as_saved, "test/state.json"),
+    ],
+)
+def test_what_decides_the_splits_stands_in_the_key(
+    tmp_path: Path, form: Callable[[Path, Rows], Path], file: str
+) -> None:
+    folder = form(tmp_path / "copy", defects())
+    task = DefectDetection(source="devign", path=str(folder))
+    before = task.origin()
+    task.splits(context())
+    assert task.origin() == before, "reading writes nothing into the copy"
+    with (folder / file).open("a") as opened:
+        opened.write(" ")
+    assert task.origin() != before
+
+
+def test_a_card_that_swaps_splits_is_another_key(tmp_path: Path) -> None:
+    folder = as_converted(tmp_path, functions(), "python")
+    task = CodeSearch(source="codesearchnet", path=str(folder))
+    before = task.origin()
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: python\n  data_files:\n  - split: train\n    path: test/*\n---\n"
+    )
+    assert task.origin() != before
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "download.lock").write_text("")
+    assert set(task.origin()) - set(before) == {"README.md"}
+
+
+def test_the_authors_files_come_first_where_they_all_lie(tmp_path: Path) -> None:
+    folder = write_raw(tmp_path / "raw", "devign", defects())
+    other = defects()
+    other["test"][0]["func"] = "int other() {}"
+    as_parquet(folder / "copy of the hub", other)
+    task = DefectDetection(source="devign", path=str(folder), budget=0)
+    assert set(task.origin()) == {"function.json", "train.txt", "valid.txt", "test.txt"}
+    assert "int other() {}" not in {s.programs[0] for s in task.splits(context()).test}
+    (folder / "test.txt").unlink()
+    assert "copy of the hub/test-00000-of-00001.parquet" in task.origin()
+
+
+@pytest.mark.parametrize("error", ["wrapped", "estimated", "no folder"])
+def test_a_full_disk_is_no_fault_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        if error == "estimated":
+            raise OSError("Not enough disk space. Needed: 2.00 GiB (download: 1.00 GiB, generated: 1.00 GiB")
+        if error == "no folder":
+            raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as reason:
+            raise datasets.exceptions.DatasetGenerationError(
+                "An error occurred while generating the dataset"
+            ) from reason
+
+    folder = as_parquet(tmp_path / "copy", defects())
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=f"copy: no space left in {tmp_path}, where .* not at fault.* TMPDIR to a folder"
+    ):
+        DefectDetection(source="devign", path=str(folder)).splits(context())
+    with pytest.raises(ConfigError, match=r"no space left in .* HF_HOME to a folder with more room"):
+        DefectDetection(source="devign", revision=COMMIT).splits(context())
+
+
 def test_new_parameters_at_their_defaults_leave_keys_as_they_were() -> None:
     for task in (DefectDetection(), CloneDetection(), CodeSearch()):
         assert not {"revision", "cleaned", "language"} & set(parameters_of(task))
@@ -267,12 +369,39 @@ def test_new_parameters_at_their_defaults_leave_keys_as_they_were() -> None:
         (lambda: DefectDetection(revision=COMMIT), "revision is for published data alone"),
         (lambda: CloneDetection(cleaned=True), "cleaned is for published data alone"),
         (lambda: CodeSearch(language="java"), "language is for published data alone"),
+        (
+            lambda: DefectDetection(path="data/devign"),
+            r"path is for published data alone, and no source was named: name it as well \(source=devign or juliet\), or drop path",
+        ),
+        (lambda: DefectDetection(path=""), "path is for published data alone"),
+        (lambda: CloneDetection(path="x"), "source=bigclonebench"),
+        (lambda: CodeSearch(path="x"), "source=codesearchnet"),
+        (
+            lambda: DefectDetection(source="juliet", path="x", weaknesses=5),
+            "weaknesses is for embedded data alone, .*source=juliet",
+        ),
+        (lambda: DefectDetection(source="devign", path="x", max_tokens=50), "max_tokens is for embedded data alone"),
+        (lambda: CloneDetection(source="bigclonebench", path="x", near_misses=0.1), "near_misses is for embedded"),
+        (lambda: CodeSearch(source="codesearchnet", path="x", max_tokens=50), "max_tokens is for embedded data alone"),
+        (lambda: DefectDetection(source="devign", path=""), "path is blank: give the folder"),
+        (lambda: DefectDetection(source="juliet", path=" "), "path is blank: give the folder"),
         (lambda: CodeSearch(source="codesearchnet"), "needs the parameter path.*or with the hub's parquet files"),
     ],
 )
 def test_what_does_not_go_together_is_refused(task: Callable[[], Task], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        task().splits(context())
+    for asked in (task().origin, lambda: task().splits(context())):  # before anything runs, and wherever data are made
+        with pytest.raises(ConfigError, match=message):
+            asked()
+
+
+def test_what_suites_of_the_project_ask_for_goes_together() -> None:
+    registry = Registry().discover()
+    suites = [load_suite(file) for file in (Path(__file__).parents[1] / "results" / "suites").glob("*.yaml")]
+    entries = [entry for suite in suites for entry in suite.tasks]
+    assert len(entries) > 10
+    for entry in entries:
+        with suppress(DataError):  # the files of data are not there
+            cast(Task, registry.build("task", entry.name, entry.parameters)).origin()
 
 
 def test_without_network_the_error_says_how_to_point_at_a_copy(tmp_path: Path) -> None:
@@ -320,6 +449,15 @@ def test_malformed_data_are_named_by_split_and_row(tmp_path: Path, rows: Rows, m
     # Saved, since a directory of parquet files must have the same columns in all of its splits.
     with pytest.raises(DataError, match=message):
         DefectDetection(source="devign", path=str(as_saved(tmp_path / "copy", rows))).splits(context())
+
+
+def test_an_id_of_a_pair_stands_once_in_a_split(tmp_path: Path) -> None:
+    """The samples' ids are made of it."""
+    rows = pairs()  # each split counts from 0
+    rows["train"][5]["id"] = 2
+    folder = as_parquet(tmp_path / "copy", rows)
+    with pytest.raises(DataError, match=r"train, row 6: id 2 stands already in row 3"):
+        CloneDetection(source="bigclonebench", path=str(folder)).splits(context())
 
 
 def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:

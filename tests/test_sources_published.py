@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tasks.clone_detection import CloneDetection
 from tasks.code_search import CodeSearch
 from tasks.defect_detection import DefectDetection
 from tasks.sources import installed
-from tasks.sources.codesearchnet import without_docstring
+from tasks.sources.codesearchnet import DOCSTRINGS, LEFT_OUT, without_docstring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -261,11 +262,53 @@ def test_a_published_source_needs_a_path() -> None:
         ('def f():\n    "Doc."', "def f():\n    pass"),
         ('def f(): "Ä"', "def f(): pass"),
         ("def f():\n    return 1", "def f():\n    return 1"),
-        ('def f():\n    """Doc."""\n    print 1', 'def f():\n    """"""\n    print 1'),
+        ('def f():\n    """Doc."""\n    print 1', "def f():\n    print 1"),
+        ('def f():\n    # why\n    """Doc.\n\n    More.\n    """\n\n    print 1', "def f():\n    # why\n\n    print 1"),
+        ("def f(a, (b, c)=[\":\"]):\n    '''Doc.'''", 'def f(a, (b, c)=[":"]):\n    pass'),
+        ('def f(a, (b, c)):\n    """Doc."""\n    # nothing\n', "def f(a, (b, c)):\n    pass\n    # nothing\n"),
+        ("def f(): 'Ä'; print 1", "def f(): print 1"),
+        ('@g(1)\ndef f(x=`1`):\n    ur"""Doc."""\n    return x', "@g(1)\ndef f(x=`1`):\n    return x"),
+        ('def f():\n    "Doc. " \\\n    "More."\n    exec x in y', "def f():\n    exec x in y"),
+        ('def f():\n    """Doc."""\n    "More."\n    print 1', "def f():\n    print 1"),
+        ('def f():\n\t"""Doc."""\n        print 1', "def f():\n        print 1"),
+        ('def f():\n    "Do" % x\n    print 1', 'def f():\n    "Do" % x\n    print 1'),
+        ("print 1", "print 1"),
+        # Not found, and there: better no sample than one whose program tells its query.
+        ('def f():\n    ("Doc.")\n    print 1', None),
+        ('def f():\n    print 1\n    """Doc."""', None),
+        ("# Doc", None),
     ],
 )
-def test_the_docstring_is_removed_from_published_code(code: str, left: str) -> None:
+def test_the_docstring_is_removed_from_published_code(code: str, left: str | None) -> None:
     assert without_docstring(code, "Doc.") == left
+
+
+def test_no_query_stays_in_python_2_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """``docstring`` is dedented, as CodeSearchNet gives it: the text does not stand so in the code."""
+    write_search(tmp_path)
+    row = {
+        "code": 'def f(x):\n    """Add one\n    to it.\n    """\n    print x + 1',
+        "docstring": "Add one\nto it.",
+        "docstring_tokens": ["Add", "one", "to", "it", "."],
+        "repo": "r/r",
+        "path": "a.py",
+    }
+    hopeless = row | {"code": 'def f(x):\n    ("""Add one\n    to it.""")\n    print x + 1'}
+    replace_line(tmp_path / "test.jsonl", 2, json.dumps(row))
+    replace_line(tmp_path / "test.jsonl", 4, json.dumps(hopeless))
+    found = queries(tmp_path, budget=0).splits(context())
+    assert [s.programs[0].split()[2] for s in found.test] == ["return", "print", "return", "return"]
+    assert not any("one" in s.programs[0] for s in found.test)
+    assert found.notes["source"][LEFT_OUT] == {"train": 0, "valid": 0, "test": 1}
+    replace_line(tmp_path / "test.jsonl", 4, json.dumps(row))
+    assert set(queries(tmp_path).splits(context()).notes["source"]) == {"name"}
+
+
+def test_python_data_are_another_key_since_docstrings_of_python_2_are_removed(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    assert queries(tmp_path).origin()["docstrings"] == DOCSTRINGS
+    assert "docstrings" not in queries(tmp_path, language="java").origin()
+    assert "docstrings" not in CodeSearch().origin()
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the published data beside the project")
@@ -286,6 +329,15 @@ def test_the_real_published_files_are_read_whole(task: Callable[[], Task], sizes
     samples = [sample for part in splits.parts().values() for sample in part]
     assert len({sample.id for sample in samples}) == len(samples)
     assert {sample.language for sample in samples} == {built.info.language}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the published data beside the project")
+def test_real_programs_made_python_2_lose_the_docstring_as_they_did_before() -> None:
+    for line in (DATA / "codesearchnet-python" / "train.jsonl").read_text(encoding="utf-8").splitlines():
+        code = json.loads(line)["code"]
+        indent = re.findall(r"\n([ \t]+)\S", code)[-1]
+        statement = f"\n{indent}print 'x'"
+        assert without_docstring(code + statement, "") == f"{without_docstring(code, '')}{statement}"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the published data beside the project")

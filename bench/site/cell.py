@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from bench.board.detection import Trial
 from bench.metrics import Number, recovered
-from bench.records import Coordinates, PoisonFacts, Record
+from bench.records import DATA_FACTS, Coordinates, PoisonFacts, Record
 from bench.site import words
 from bench.site.charts.bars import Bar, rank_bars, share_bars
 from bench.site.charts.detectors import roc_chart
@@ -352,13 +352,24 @@ def _provenance(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         ]
         yield "Attack", told
     yield "Plugins", plugins
-    if record.facts:
-        yield "What the defense tells of itself", [(k, _json(v)) for k, v in record.facts.items()]
+    own = [(k, _json(v)) for k, v in record.facts.items() if k not in DATA_FACTS]
+    if own:
+        yield "What the defense tells of itself", own
     cost = record.cost
     tokens = f"{cost.forward_tokens:,} forward, {cost.backward_tokens:,} backward"
     yield "Cost", [("tokens", tokens), ("clean samples", f"{cost.clean_samples:,}")]
     made = [("seeds", _json(record.seeds)), ("device", record.device), ("data digest", record.data_digest)]
-    yield "Seeds and data", [(k, v) for k, v in made if v]
+    yield "Seeds and data", [*((k, v) for k, v in made if v), *_left_out(record)]
+
+
+def _left_out(record: Record) -> Iterator[tuple[str, str]]:
+    """How many samples of a published set were left out, step by step and by split."""
+    for name in DATA_FACTS:
+        told = record.facts.get(name)
+        if isinstance(told, Mapping) and all(isinstance(counts, Mapping) for counts in told.values()):
+            yield from ((f"{name}: {step}", _json(counts)) for step, counts in told.items())
+        elif told is not None:
+            yield name, _json(told)
 
 
 def _takes(record: Record, facts: PoisonFacts) -> str:

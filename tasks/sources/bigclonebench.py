@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ def load(path: str | None, revision: str | None = None) -> Published:
 
     Raises:
         bench.errors.ConfigError: no path was given, or see :func:`tasks.sources.hub.is_hub`.
-        bench.errors.DataError: a file is missing, a row is malformed, or a pair names a function that is not there.
+        bench.errors.DataError: a file is missing, a row is malformed or its id stands twice in its split, or a pair names a function
+            that is not there.
     """
-    if hub.is_hub(hub.BIGCLONEBENCH, path, revision):
+    if hub.is_hub(hub.BIGCLONEBENCH, path, revision, FILES):
         known: dict[str, str] = {}  # 9,000 functions stand in 1.7 million pairs: each is kept once
         with hub.rows(hub.BIGCLONEBENCH, path, revision) as rows_of:
-            found = {split: tuple(_hub_pair(split, *row, known) for row in rows) for split, rows in rows_of.items()}
+            found = {split: tuple(_hub_pairs(split, rows, known)) for split, rows in rows_of.items()}
         return Published.of("bigclonebench", found)
     folder = files.folder("bigclonebench", path, FILES)
     programs: dict[str, str] = {}
@@ -66,10 +67,20 @@ def _name(split: str, line: int, cells: list[str]) -> str:
     return digest_of({"source": "bigclonebench", "split": split, "line": line, "pair": cells})[:16]
 
 
-def _hub_pair(split: str, place: Place, row: Mapping[str, Any], known: dict[str, str]) -> Sample:
+def _hub_pairs(split: str, rows: Iterable[tuple[Place, Mapping[str, Any]]], known: dict[str, str]) -> Iterator[Sample]:
+    taken: dict[int, int] = {}
+    for place, row in rows:
+        number = files.get(place, row, "id", int)
+        if number in taken:
+            raise place.error(f"id {number} stands already in row {taken[number]}", "Get the set again.")
+        taken[number] = place.line
+        yield _hub_pair(split, number, place, row, known)
+
+
+def _hub_pair(split: str, number: int, place: Place, row: Mapping[str, Any], known: dict[str, str]) -> Sample:
     texts = [files.program(place, row, column) for column in ("func1", "func2")]
     first, second = (known.setdefault(text, text) for text in texts)
     label = files.boolean(place, row, "label")
     cells = [str(files.get(place, row, "id1", int)), str(files.get(place, row, "id2", int)), str(label)]
-    name = _name(split, files.get(place, row, "id", int) + 1, cells)
+    name = _name(split, number + 1, cells)
     return Sample(name, (first, second), "java", label, group=f"function/{cells[0]}")

@@ -38,12 +38,12 @@ def load(source: str, path: str | None, revision: str | None = None) -> Publishe
         bench.errors.DataError: a file is missing, a row is malformed, or an index stands in two splits.
     """
     on_hub = repository(source)
-    if on_hub is not None and hub.is_hub(on_hub, path, revision):
+    if on_hub is not None and hub.is_hub(on_hub, path, revision, FILES):
         taken: dict[int, Place] = {}
         with hub.rows(on_hub, path, revision) as rows_of:
             found = {split: tuple(_hub_sample(source, *row, taken) for row in rows) for split, rows in rows_of.items()}
         return Published.of(source, found)
-    hub.is_hub(on_hub, path, revision)
+    hub.is_hub(on_hub, path, revision, FILES)
     folder = files.folder(source, path, FILES)
     rows = files.json_list(folder / "function.json")
     seen: dict[int, Place] = {}

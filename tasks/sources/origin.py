@@ -51,12 +51,12 @@ def origin(
     """Version by distribution (embedded), sha256 by file (published; the folder's place does not matter), or the hub's commit.
 
     Raises:
-        bench.errors.ConfigError: a published source without a path.
+        bench.errors.ConfigError: a published source without a path, or see :func:`tasks.sources.hub.is_hub`.
         bench.errors.DataError: a package or file is missing.
     """
     if source == "embedded":
         return installed.versions()
-    if hub.is_hub(repository, path, revision) and repository is not None:
+    if hub.is_hub(repository, path, revision, FILES[source]) and repository is not None:
         return hub.origin(repository, path, revision)
     folder = files.folder(source, path, FILES[source])
     return {name: files.digest(folder / name) for name in FILES[source]}

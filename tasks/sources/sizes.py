@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, cast
 
 import pydantic
 
 from bench.context import Context
+from bench.contracts import Task
 from bench.errors import ConfigError, DataError
 from bench.samples import Sample, Splits
 
@@ -63,15 +64,31 @@ class Published:
         return cls(name, parts["train"], parts["valid"], parts["test"])
 
 
-def published_alone(**parameters: object) -> None:
-    """Refuse parameters that the embedded data have no use for.
+def refuse_unused(task: Task, source: str, *, published: Mapping[str, str], embedded: Sequence[str]) -> None:
+    """Refuse parameters that a source has no use for: what a key tells must be what was done, and a path without its source a mistake.
+
+    Args:
+        task: with its parameters.
+        source: where it takes its data from.
+        published: parameters of published sources alone, and which sources those are.
+        embedded: parameters of the embedded data alone.
 
     Raises:
-        ConfigError: one of them is set.
+        ConfigError: one of them is set to another value than its default.
     """
-    for name, value in parameters.items():
-        if value:
-            raise ConfigError(f"parameter {name} is for published data alone: drop it, or set source")
+    for parameter in fields(cast(Any, task)):
+        name = parameter.name
+        if getattr(task, name) == parameter.default:
+            continue
+        if source == "embedded" and name in published:
+            raise ConfigError(
+                f"{task.name}: parameter {name} is for published data alone, and no source was named: name it as well "
+                f"(source={published[name]}), or drop {name}"
+            )
+        if source != "embedded" and name in embedded:
+            raise ConfigError(
+                f"{task.name}: parameter {name} is for embedded data alone, and does nothing with source={source}: drop one of the two"
+            )
 
 
 def embedded_sizes(asked: Mapping[str, int | None], default: Mapping[str, int]) -> dict[str, int]:
