@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -336,7 +337,7 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
             made = made.model_copy(
                 update={
                     "training": like[0].training,
-                    "parameters": {**like[0].parameters, **made.parameters},
+                    "parameters": {**_of_any_source(like[0], made), **made.parameters},
                     "label": at[axis],
                 }
             )
@@ -346,6 +347,18 @@ def narrow(suite: Suite, at: Mapping[str, str], seed: int) -> Suite:
             )
         changes[f"{axis}s"] = (made,)
     return suite.model_copy(update=changes)
+
+
+_ANY_SOURCE = ("train", "valid", "budget", "test", "word")
+"""Parameters of tasks that mean the same whatever their data are made from."""
+
+
+def _of_any_source(entry: TaskEntry, asked: TaskEntry) -> dict[str, Any]:
+    """What of a suite's task holds for a variant of it: all, but for how its data are made where the variant takes others."""
+    source = asked.parameters.get("source")
+    if source in (None, entry.parameters.get("source", "embedded")):
+        return dict(entry.parameters)
+    return {name: value for name, value in entry.parameters.items() if name in _ANY_SOURCE}
 
 
 def _everywhere(entry: Entry) -> Entry:
